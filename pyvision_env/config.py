@@ -1,0 +1,125 @@
+"""Configuration of the environment: small pydantic models, JSON-able, with defaults that work."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Limits(_Config):
+    """Budgets of one episode.
+
+    Attributes:
+        max_turns: Tool turns before the episode is truncated (paper: 4 in training, 30 in evaluation). The answer turn
+            is not counted, so ``max_turns`` tool turns can be followed by an answer.
+        max_images: Images in the context, given and produced (paper: 32).
+        max_images_per_turn: Images one turn may add.
+        max_pixels: Pixels of an image shown to the model; larger ones are scaled down (paper: 2,000,000).
+        min_pixels: Pixels of an image shown to the model; smaller ones are scaled up (paper: 3,136).
+        max_text_chars: Characters of tool text in one observation.
+        max_visual_tokens: Visual tokens in the context; None for no bound.
+        code_timeout_s: Wall seconds one turn's code may take before it is interrupted (state is kept).
+        kill_grace_s: Further seconds after which code that ignored the interrupt is killed (state is lost).
+    """
+
+    max_turns: Positive = 4
+    max_images: Positive = 32
+    max_images_per_turn: Positive = 8
+    max_pixels: Positive = 2_000_000
+    min_pixels: Positive = 3_136
+    max_text_chars: Positive = 8_192
+    max_visual_tokens: Positive | None = None
+    code_timeout_s: Annotated[float, Field(gt=0)] = 20.0
+    kill_grace_s: Annotated[float, Field(gt=0)] = 2.0
+
+
+class RewardConfig(_Config):
+    r"""The reward ``R = accuracy + tool_weight * n_counted * gate + format_weight * 1[well formed]``.
+
+    Source: arXiv 2602.20739, accumulative tool reward ``R = R_acc + 0.1 * n_tc * 1[R_acc = 1]``.
+
+    Attributes:
+        tool_weight: Reward of one counted tool call (paper: 0.1). A turn holds at most one counted call.
+        gate: ``correct`` pays all counted calls at the final step if the answer is correct (paper); ``immediate`` pays
+            each counted call at its own step whatever the answer.
+        count: ``successful`` counts calls that ran without error; ``all`` counts failed ones too (paper).
+        max_counted: Calls beyond this many earn nothing; None for no bound.
+        format_weight: Reward of a final answer in the expected form (``\boxed{}``); 0 in the paper.
+    """
+
+    tool_weight: float = 0.1
+    gate: Literal["correct", "immediate"] = "correct"
+    count: Literal["successful", "all"] = "successful"
+    max_counted: Positive | None = None
+    format_weight: float = 0.0
+
+
+SandboxKind = Literal["auto", "docker", "docker-strict", "local", "local-unconfined"]
+
+
+class SandboxConfig(_Config):
+    """Where and how model-written code runs.
+
+    Attributes:
+        kind: ``docker`` (a few containers, many confined episodes each), ``docker-strict`` (a container per episode),
+            ``local`` (the same worker and confinement without a container), ``local-unconfined`` (no isolation, only by
+            name) or ``auto`` (docker where an engine and the image are there, else local).
+        image: Name of the sandbox image.
+        runtime: OCI runtime of the containers, such as ``runsc``; None for the engine's default.
+        containers: Shared containers (or local zygotes) at most.
+        episodes_per_container: Episodes at once in one shared container.
+        warm: Idle containers kept ready in strict mode.
+        memory_mb: Memory one episode may use, MiB.
+        container_memory_mb: Memory of one shared container, MiB.
+        disk_mb: Files one episode may write, MiB.
+        processes: Processes and threads of one episode.
+        cpus: Processor cores of one shared container; None for no bound.
+        cpu_seconds: Processor seconds one process of an episode may use in its life.
+        start_timeout_s: Seconds for a container or worker to become ready.
+        open_timeout_s: Seconds to wait for a free slot and for an episode to become ready.
+    """
+
+    kind: SandboxKind = "auto"
+    image: str = "pyvision-sandbox"
+    runtime: str | None = None
+    containers: Positive = 4
+    episodes_per_container: Positive = 64
+    warm: Annotated[int, Field(ge=0)] = 2
+    memory_mb: Positive = 1_024
+    container_memory_mb: Positive = 6_144
+    disk_mb: Positive = 64
+    processes: Positive = 64
+    cpus: float | None = None
+    cpu_seconds: Positive = 600
+    start_timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    open_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+
+
+class EnvConfig(_Config):
+    """Everything of an environment but its tasks.
+
+    Attributes:
+        limits: Budgets.
+        reward: Reward terms.
+        sandbox: Where code runs.
+        media_in_prompt: Show the media in the first observation (True), hold them in the runtime only (False), or
+            images shown and videos held in the runtime (None). A task's own setting wins.
+        prompt_frames: Frames of a video spread evenly in the prompt when media are shown.
+        end_on_error: End the episode when the model's code raises (the original's behaviour).
+        action_mode: ``text`` (raw model text) or ``structured``.
+    """
+
+    limits: Limits = Limits()
+    reward: RewardConfig = RewardConfig()
+    sandbox: SandboxConfig = SandboxConfig()
+    media_in_prompt: bool | None = None
+    prompt_frames: Positive = 8
+    end_on_error: bool = False
+    action_mode: Literal["text", "structured"] = "text"

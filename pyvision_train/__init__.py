@@ -1,0 +1,1 @@
+"""Training of tool-using vision-language policies on the environment of ``pyvision_env``."""
