@@ -27,6 +27,8 @@ class Limits(_Config):
         max_visual_tokens: Visual tokens in the context; None for no bound.
         code_timeout_s: Wall seconds one turn's code may take before it is interrupted (state is kept).
         kill_grace_s: Further seconds after which code that ignored the interrupt is killed (state is lost).
+        figures: ``faithful`` gives every figure as its canvas draws it; ``content`` gives a figure that is nothing but
+            one image as that image's own pixels at native resolution.
     """
 
     max_turns: Positive = 4
@@ -38,6 +40,7 @@ class Limits(_Config):
     max_visual_tokens: Positive | None = None
     code_timeout_s: Annotated[float, Field(gt=0)] = 20.0
     kill_grace_s: Annotated[float, Field(gt=0)] = 2.0
+    figures: Literal["faithful", "content"] = "faithful"
 
 
 class RewardConfig(_Config):
@@ -113,6 +116,7 @@ class EnvConfig(_Config):
             images shown and videos held in the runtime (None). A task's own setting wins.
         prompt_frames: Frames of a video spread evenly in the prompt when media are shown.
         end_on_error: End the episode when the model's code raises (the original's behaviour).
+        end_on_image_budget: End the episode when a tool is called and no image is left; else it goes on with text only.
         action_mode: ``text`` (raw model text) or ``structured``.
     """
 
@@ -122,4 +126,5 @@ class EnvConfig(_Config):
     media_in_prompt: bool | None = None
     prompt_frames: Positive = 8
     end_on_error: bool = False
+    end_on_image_budget: bool = False
     action_mode: Literal["text", "structured"] = "text"

@@ -1,0 +1,213 @@
+"""Docker workers: containers without network, capabilities or writable root that each hold one zygote."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyvision_env.config import SandboxConfig
+from pyvision_env.errors import SandboxError, SandboxStartError, SandboxUnavailableError
+from pyvision_env.sandbox.image import check_image
+from pyvision_env.sandbox.link import WorkerLink
+
+if TYPE_CHECKING:
+    import docker
+
+_log = logging.getLogger(__name__)
+_USER = 10001
+_CONTROL_DIR = "/run/pyvision"
+_SLOTS = "/s"
+_STOP_S = 10.0
+LABEL = "org.pyvision-rl.sandbox"
+
+
+def connect(timeout: float = 60.0) -> docker.DockerClient:
+    """A client of the Docker engine that the environment names (``DOCKER_HOST`` or the default socket).
+
+    Raises:
+        SandboxUnavailableError: No engine answers.
+    """
+    import docker
+    import docker.errors
+
+    try:
+        client = docker.from_env(timeout=int(timeout))
+        client.ping()
+    except (docker.errors.DockerException, OSError) as error:
+        raise SandboxUnavailableError(
+            f"no Docker engine answers ({error}). Start one (Debian: apt-get install docker.io, then dockerd as root) "
+            "or use sandbox='local'; `pyvision-env doctor` tells what this machine offers"
+        ) from None
+    return client
+
+
+class DockerLauncher:
+    """Starts hardened containers, shared by many episodes or (``strict``) one for each."""
+
+    container = True
+    bounds_memory = True
+
+    def __init__(self, config: SandboxConfig, strict: bool) -> None:
+        self._config = config
+        self.kind = "docker-strict" if strict else "docker"
+        self.single_use = strict
+        self.slots = 1 if strict else config.episodes_per_container
+        self.workers = config.containers * config.episodes_per_container if strict else config.containers
+        self.warm = config.warm if strict else 0
+        self._client: docker.DockerClient | None = None
+        self._image_id: str | None = None
+
+    def launch(self, on_change: Callable[[], None]) -> WorkerLink:
+        """Start one container and wait until its worker greets.
+
+        Raises:
+            SandboxUnavailableError: No engine answers, or the worker cannot confine episodes in a container here.
+            SandboxImageError: The image is missing or holds another worker.
+            SandboxStartError: The container did not start or its worker did not greet in time.
+        """
+        import docker.errors
+
+        deadline = time.monotonic() + self._config.start_timeout_s
+        if self._client is None:
+            self._client = connect()
+        if self._image_id is None:
+            self._image_id = check_image(self._client, self._config.image).id
+        name = f"pyvision-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        # The engine's socket may be unreachable for the container's user; the directory holds nothing but our socket.
+        directory = Path(tempfile.mkdtemp(prefix="pyvision-"))
+        container: Any = None
+        try:
+            directory.chmod(0o711)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+                path = directory / "control.sock"
+                listener.bind(str(path))
+                path.chmod(0o666)
+                listener.listen(1)
+                try:
+                    container = self._client.containers.create(self._image_id, **self._options(name, directory))
+                    container.start()
+                except docker.errors.APIError as error:
+                    raise SandboxStartError(f"the engine refused to start a container: {error.explanation}") from None
+                control = _accept(listener, container, deadline)
+        except (docker.errors.DockerException, OSError) as error:
+            _remove(container)
+            raise SandboxStartError(f"a container could not be started: {error}") from None
+        except SandboxError:
+            _remove(container)
+            raise
+        finally:
+            # Nothing is left to connect to: the one connection that will ever exist is made.
+            shutil.rmtree(directory, ignore_errors=True)
+        link = WorkerLink(control, lambda: _await_end(container), f"container {name}", on_change)
+        try:
+            link.greet(deadline)
+        except SandboxError as error:
+            logs = _logs(container)
+            link.close(wait=True)
+            if logs:
+                raise type(error)(f"{error}; its last words: {logs}") from None
+            raise
+        return link
+
+    def _options(self, name: str, directory: Path) -> dict[str, Any]:
+        config = self._config
+        memory = config.memory_mb + 512 if self.single_use else config.container_memory_mb
+        slots = [f"{_SLOTS}/{number}" for number in range(self.slots)]
+        quota = f"size={config.disk_mb}m,nr_inodes=4096,mode=0700,uid={_USER},gid={_USER},nosuid,nodev,noexec"
+        settings = {"control": f"{_CONTROL_DIR}/control.sock", "slots": slots, "private_root": True, "quota": True}
+        profile = (resources.files("pyvision_env.sandbox") / "docker_seccomp.json").read_text()
+        options: dict[str, Any] = {
+            "name": name,
+            "command": [json.dumps(settings)],
+            "labels": {LABEL: str(os.getpid())},
+            "detach": True,
+            "auto_remove": True,
+            "network_mode": "none",
+            "read_only": True,
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges", f"seccomp={profile}"],
+            "user": f"{_USER}:{_USER}",
+            "ipc_mode": "none",
+            "log_config": {"type": "json-file", "config": {"max-size": "64k", "max-file": "1"}},
+            "pids_limit": self.slots * (config.processes + 1) + 16,
+            "mem_limit": f"{memory}m",
+            "memswap_limit": f"{memory}m",
+            "tmpfs": {"/tmp": "size=64m,mode=0700,nosuid,nodev,noexec", **dict.fromkeys(slots, quota)},
+            "volumes": {str(directory): {"bind": _CONTROL_DIR, "mode": "ro"}},
+            "hostname": "sandbox",
+        }
+        if config.cpus is not None:
+            options["nano_cpus"] = int(config.cpus * 1e9)
+        if config.runtime is not None:
+            options["runtime"] = config.runtime
+        return options
+
+
+def _accept(listener: socket.socket, container: Any, deadline: float) -> socket.socket:
+    """The worker's connection, or an error as soon as the container has ended without one."""
+    listener.settimeout(0.5)
+    while True:
+        try:
+            return listener.accept()[0]
+        except TimeoutError:
+            pass
+        if not _runs(container):
+            raise SandboxStartError(f"the container ended while starting: {_logs(container) or 'it said nothing'}")
+        if time.monotonic() > deadline:
+            raise SandboxStartError("the worker did not connect in time; raise start_timeout_s")
+
+
+def _runs(container: Any) -> bool:
+    import docker.errors
+
+    try:
+        container.reload()
+    except docker.errors.NotFound:
+        return False
+    return bool(container.status in ("created", "running"))
+
+
+def _logs(container: Any) -> str:
+    import docker.errors
+
+    with contextlib.suppress(docker.errors.DockerException, OSError):
+        return str(container.logs(tail=5).decode("utf-8", "replace").strip()[-800:])
+    return ""
+
+
+def _remove(container: Any) -> None:
+    import docker.errors
+
+    if container is not None:
+        with contextlib.suppress(docker.errors.DockerException, OSError):
+            container.remove(force=True)
+
+
+def _await_end(container: Any) -> None:
+    """Wait until the container is gone; it ends by itself when its control socket closes."""
+    import docker.errors
+
+    deadline = time.monotonic() + _STOP_S
+    try:
+        while time.monotonic() < deadline:
+            container.reload()
+            time.sleep(0.05)
+        container.remove(force=True)
+    except docker.errors.NotFound:
+        return
+    except docker.errors.APIError as error:
+        if error.status_code != 409:  # 409: its removal is already in progress
+            _log.warning("container %s may be left over: %s", container.name, error)
+    except (docker.errors.DockerException, OSError) as error:
+        _log.warning("the engine went away before container %s was seen to end: %s", container.name, error)

@@ -1,0 +1,219 @@
+"""The host's end of one worker: spawns and kills episodes over the control socket, learns how they ended."""
+
+from __future__ import annotations
+
+import array
+import itertools
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from pyvision_env.errors import SandboxLostError, SandboxStartError, SandboxUnavailableError
+from pyvision_env.sandbox.worker import wire
+
+_log = logging.getLogger(__name__)
+_MAX_DATAGRAM = 1 << 16
+
+
+@dataclass
+class Lease:
+    """One episode's process in a worker.
+
+    Attributes:
+        number: Its number in the worker.
+        sock: The host's end of the episode socket.
+        theirs: The process's end, until it is handed over.
+        ended: Set when the worker has reported the process's end.
+        cause: How it ended, as the worker (not the model's code) tells it.
+    """
+
+    number: int
+    sock: socket.socket
+    theirs: socket.socket
+    ended: threading.Event = field(default_factory=threading.Event)
+    cause: str | None = None
+
+
+class WorkerLink:
+    """A running worker.
+
+    Args:
+        control: Connected SEQPACKET socket to the zygote.
+        stop: Waits until the worker's container or process has ended, by force if need be; idempotent.
+        name: For messages.
+        on_change: Called after an episode ended or the worker was lost, from the link's own thread.
+    """
+
+    def __init__(
+        self, control: socket.socket, stop: Callable[[], None], name: str, on_change: Callable[[], None]
+    ) -> None:
+        self.name = name
+        self._control = control
+        self._stop = stop
+        self._on_change = on_change
+        self._numbers = itertools.count(1)
+        self._leases: dict[int, Lease] = {}
+        self._lock = threading.Lock()
+        self._lost: str | None = None
+        self.hello: wire.Hello
+        self._reader = threading.Thread(target=self._read, name=f"{name}-control", daemon=True)
+        # A forked client shares the socket; while its copy is open the worker would outlive the real client.
+        _links_by_process.add(self)
+
+    def greet(self, deadline: float) -> None:
+        """Wait for the worker's first message.
+
+        Raises:
+            SandboxUnavailableError: The worker says that it cannot confine episodes here.
+            SandboxStartError: It did not answer in time, or speaks another protocol.
+        """
+        self._control.settimeout(max(0.01, deadline - time.monotonic()))
+        try:
+            data = self._control.recv(_MAX_DATAGRAM)
+        except TimeoutError:
+            raise SandboxStartError(f"{self.name} did not become ready in time; raise start_timeout_s") from None
+        except OSError as error:
+            raise SandboxStartError(f"{self.name} ended while starting: {error}") from None
+        if not data:
+            raise SandboxStartError(f"{self.name} ended while starting")
+        try:
+            message = wire.from_zygote_decoder.decode(data)
+        except msgspec.MsgspecError as error:
+            raise SandboxStartError(
+                f"{self.name} speaks another protocol ({error}): run `pyvision-env sandbox build`"
+            ) from None
+        if isinstance(message, wire.Failed):
+            raise SandboxUnavailableError(f"{self.name} cannot run episodes: {message.reason}")
+        if not isinstance(message, wire.Hello) or message.protocol != wire.PROTOCOL:
+            raise SandboxStartError(
+                f"{self.name} speaks another protocol than version {wire.PROTOCOL}: run `pyvision-env sandbox build`"
+            )
+        self.hello = message
+        self._control.settimeout(None)
+        self._reader.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker still answers."""
+        return self._lost is None
+
+    @property
+    def load(self) -> int:
+        """Episodes whose processes have not ended yet."""
+        return len(self._leases)
+
+    def reserve(self) -> Lease:
+        """Take a slot without talking to the worker yet."""
+        ours, theirs = socket.socketpair()
+        lease = Lease(next(self._numbers), ours, theirs)
+        with self._lock:
+            self._leases[lease.number] = lease
+        return lease
+
+    def spawn(self, lease: Lease, confinement: wire.Confinement) -> None:
+        """Start the process of a reserved lease; its socket can be used at once.
+
+        Raises:
+            SandboxLostError: The worker is gone.
+        """
+        try:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [lease.theirs.fileno()]))]
+            self._control.sendmsg([wire.pack(wire.Spawn(lease.number, confinement))], rights)
+        except OSError as error:
+            lease.sock.close()
+            with self._lock:
+                self._leases.pop(lease.number, None)
+            raise SandboxLostError(f"{self.name} is gone: {self._lost or error}") from None
+        finally:
+            lease.theirs.close()
+
+    def end(self, lease: Lease) -> None:
+        """End an episode's process whatever it does; its slot becomes free soon after."""
+        lease.sock.close()
+        if not lease.ended.is_set():
+            with self._lock:
+                living = lease.number in self._leases
+            if living:
+                try:
+                    self._control.send(wire.pack(wire.Kill(lease.number)))
+                except OSError:
+                    _log.debug("%s was gone before episode %d was closed", self.name, lease.number)
+
+    def close(self, wait: bool) -> None:
+        """End the worker and all its episodes; idempotent.
+
+        Args:
+            wait: Return only when its container or process is gone, by force if need be. Otherwise it ends by itself
+                as soon as it notices that the control socket is closed.
+        """
+        _links_by_process.discard(self)
+        self._lose("closed")
+        if wait:
+            self._stop()
+
+    def forget(self) -> None:
+        """In a forked child: let go of the parent's socket without ending the worker."""
+        os.close(self._control.detach())
+
+    def _read(self) -> None:
+        reason = "its control socket closed"
+        while True:
+            try:
+                data = self._control.recv(_MAX_DATAGRAM)
+            except OSError as error:
+                reason = str(error)
+                break
+            if not data:
+                break
+            message = wire.from_zygote_decoder.decode(data)
+            if isinstance(message, wire.Exited):
+                with self._lock:
+                    lease = self._leases.pop(message.episode, None)
+                if lease is not None:
+                    lease.cause = message.cause
+                    lease.ended.set()
+                self._on_change()
+        self._lose(reason)
+        self._on_change()
+
+    def _lose(self, reason: str) -> None:
+        with self._lock:
+            if self._lost is None:
+                self._lost = reason
+            leases = list(self._leases.values())
+            self._leases.clear()
+        # shutdown wakes the reader thread; close alone would not.
+        try:
+            self._control.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            _log.debug("%s: control socket already closed", self.name)
+        for lease in leases:
+            lease.ended.set()
+
+
+class _Links:
+    """The links this process owns, so that a forked child can let go of them."""
+
+    def __init__(self) -> None:
+        self._links: set[WorkerLink] = set()
+        os.register_at_fork(after_in_child=self._forget)
+
+    def add(self, link: WorkerLink) -> None:
+        self._links.add(link)
+
+    def discard(self, link: WorkerLink) -> None:
+        self._links.discard(link)
+
+    def _forget(self) -> None:
+        for link in self._links:
+            link.forget()
+        self._links.clear()
+
+
+_links_by_process = _Links()

@@ -1,0 +1,145 @@
+"""Local workers: the same zygote and confinement without a container around them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from pyvision_env.config import SandboxConfig
+from pyvision_env.errors import SandboxError, SandboxStartError, SandboxUnavailableError
+from pyvision_env.sandbox.link import WorkerLink
+
+_log = logging.getLogger(__name__)
+_WORKER = Path(__file__).parent / "worker"
+_STOP_S = 10.0
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class LocalLauncher:
+    """Starts zygotes as processes of this machine, in a private root where the host allows one."""
+
+    container = False
+    bounds_memory = False
+    single_use = False
+    warm = 0
+
+    def __init__(self, config: SandboxConfig, unconfined: bool) -> None:
+        self._config = config
+        self._unconfined = unconfined
+        self.kind = "local-unconfined" if unconfined else "local"
+        self.slots = config.episodes_per_container
+        self.workers = config.containers
+
+    def launch(self, on_change: Callable[[], None]) -> WorkerLink:
+        """Start one worker process and wait until it greets.
+
+        Raises:
+            SandboxUnavailableError: This machine allows no confinement.
+            SandboxStartError: The worker did not start in time.
+        """
+        if sys.platform != "linux":
+            raise SandboxUnavailableError(
+                f"the local sandbox needs Linux, this is {sys.platform}; use sandbox='docker'"
+            )
+        deadline = time.monotonic() + self._config.start_timeout_s
+        scratch = Path(tempfile.mkdtemp(prefix="pyvision-"))
+        fonts = _font_cache()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        options = {
+            "python": sys.executable,
+            "main": str(_WORKER / "main.py"),
+            "binds": _binds(fonts),
+            "slots": self.slots,
+            "disk_mb": self._config.disk_mb,
+            "scratch": str(scratch),
+            "control": theirs.fileno(),
+            "unconfined": self._unconfined,
+            "environment": _environment(fonts),
+        }
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+        try:
+            with theirs:
+                process = subprocess.Popen(
+                    [sys.executable, "-I", str(_WORKER / "local_root.py"), json.dumps(options)],
+                    stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, close_fds=True,
+                    pass_fds=[theirs.fileno()], start_new_session=True, cwd="/",
+                )  # fmt: skip
+        except OSError as error:
+            ours.close()
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise SandboxStartError(f"the local worker could not be started: {error}") from None
+
+        def stop() -> None:
+            _await_end(process)
+            errors.close()
+            shutil.rmtree(scratch, ignore_errors=True)
+
+        link = WorkerLink(ours, stop, f"local worker {process.pid}", on_change)
+        try:
+            link.greet(deadline)
+        except SandboxError as error:
+            said = _tail(errors)
+            link.close(wait=True)
+            hint = "; name sandbox='local-unconfined' to run without isolation, or use Docker"
+            wanted = hint if isinstance(error, SandboxUnavailableError) else ""
+            raise type(error)(f"{error}{wanted}" + (f"; it said: {said}" if said else "")) from None
+        return link
+
+
+def _binds(fonts: Path) -> list[str]:
+    """What the private root keeps of the host: the interpreter, system libraries, fonts, the worker."""
+    system = ["/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/fonts", "/etc/localtime"]
+    interpreter = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
+    return [*system, *sorted(interpreter), str(_WORKER), str(fonts)]
+
+
+def _environment(fonts: Path) -> dict[str, str]:
+    """A clean one: what stands in it can be read by model-written code."""
+    environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "MPLCONFIGDIR": str(fonts), "MPLBACKEND": "Agg"}
+    return environment | dict.fromkeys(_THREADS, "1")
+
+
+def _font_cache() -> Path:
+    """A directory with matplotlib's font list, made once; holds nothing of the user's own configuration."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyvision-rl"
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        probe = base / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        base = Path(tempfile.gettempdir()) / f"pyvision-rl-{os.getuid()}"
+    directory = base / "matplotlib"
+    directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+    if not any(directory.glob("fontlist-*.json")):
+        command = [sys.executable, "-I", "-c", "import matplotlib.font_manager"]
+        environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(directory), "MPLCONFIGDIR": str(directory)}
+        subprocess.run(command, env=environment, check=False, capture_output=True, timeout=120)
+    return directory
+
+
+def _await_end(process: subprocess.Popen[bytes]) -> None:
+    """The worker ends by itself when its control socket closes; kill it if it does not."""
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        _log.warning("local worker %d did not end by itself and is killed", process.pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)
+        process.wait()
+
+
+def _tail(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    return stream.read().decode("utf-8", "replace").strip()[-800:]

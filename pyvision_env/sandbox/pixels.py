@@ -1,0 +1,101 @@
+"""Decoded images in sealed memory: made once, mapped read-only by every episode that looks at them."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Hashable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyvision_env.media import load_image
+from pyvision_env.types import ImageSource, RGBArray
+
+_ALL_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+class SharedPicture:
+    """An RGB picture in a sealed memfd; nobody, its owner included, can change it any more.
+
+    Attributes:
+        fd: The memfd; closed when the last holder of this object lets go of it.
+        width: Pixels.
+        height: Pixels.
+    """
+
+    def __init__(self, pixels: RGBArray) -> None:
+        self.height: int = pixels.shape[0]
+        self.width: int = pixels.shape[1]
+        self.fd = os.memfd_create("picture", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+        self._finalizer = weakref.finalize(self, os.close, self.fd)
+        view = memoryview(np.ascontiguousarray(pixels).data).cast("B")
+        while view:
+            view = view[os.write(self.fd, view) :]
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _ALL_SEALS)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.width * self.height * 3
+
+
+class PictureCache:
+    """The most recently used pictures, bounded in bytes, so that the rollouts of a group decode an image once."""
+
+    def __init__(self, max_bytes: int = 512 << 20) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._pictures: OrderedDict[Hashable, SharedPicture] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, source: Any) -> SharedPicture:
+        """The picture of ``source`` (a path, encoded bytes, an array, a Pillow image or an ``ImageSource``).
+
+        Raises:
+            MediaError: It cannot be read as an image.
+        """
+        key = _key(source)
+        if key is not None:
+            with self._lock:
+                known = self._pictures.get(key)
+                if known is not None:
+                    self._pictures.move_to_end(key)
+                    return known
+        picture = SharedPicture(load_image(source))
+        if key is not None and picture.nbytes <= self._max_bytes:
+            with self._lock:
+                replaced = self._pictures.pop(key, None)
+                self._pictures[key] = picture
+                self._bytes += picture.nbytes - (replaced.nbytes if replaced else 0)
+                while self._bytes > self._max_bytes:
+                    self._bytes -= self._pictures.popitem(last=False)[1].nbytes
+        return picture
+
+    def clear(self) -> None:
+        """Forget every picture; those in use live on with their holders."""
+        with self._lock:
+            self._pictures.clear()
+            self._bytes = 0
+
+
+def _key(source: Any) -> Hashable | None:
+    if isinstance(source, ImageSource):
+        source = source.path if source.path is not None else source.data
+    if isinstance(source, BytesIO):
+        source = source.getvalue()
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).digest()
+    if isinstance(source, str | Path):
+        try:
+            status = Path(source).stat()
+        except OSError:
+            return None
+        return (str(source), status.st_ino, status.st_size, status.st_mtime_ns)
+    return None

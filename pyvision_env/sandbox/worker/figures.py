@@ -1,0 +1,157 @@
+"""The matplotlib backend of an episode: showing a figure hands its picture to the episode's gallery.
+
+Pillow's ``Image.show`` and OpenCV's ``imshow`` end here too. The backend is Agg with another figure manager, so
+``plt.show()`` works under any spelling, alias or canvas.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib._pylab_helpers import Gcf
+from matplotlib.backend_bases import FigureManagerBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image, ImageShow
+
+from .pictures import Gallery, check_size
+
+_current: list[Gallery] = []
+
+
+def use_gallery(gallery: Gallery) -> None:
+    """Hand pictures to ``gallery`` from now on."""
+    _current[:] = [gallery]
+
+
+def show_picture(value: Any) -> None:
+    """Show a Pillow image or an array."""
+    if _current:
+        _current[0].add(value)
+
+
+def show_figure(figure: Any) -> None:
+    """Show a figure as its canvas draws it, and close it."""
+    manager = figure.canvas.manager
+    if _current and _current[0].has_room():
+        content = single_image(figure) if _mode[0] == "content" else None
+        _current[0].add(draw(figure) if content is None else content)
+    if manager is not None:
+        Gcf.destroy(manager)
+
+
+def draw(figure: Any) -> Image.Image:
+    """The figure's picture, pixel for pixel what ``savefig`` writes as PNG.
+
+    Raises:
+        PictureTooLargeError: The canvas is larger than what is drawn at all.
+    """
+    if not isinstance(figure.canvas, FigureCanvas):
+        FigureCanvas(figure)
+    figure.canvas.draw()
+    rgba = np.asarray(figure.canvas.buffer_rgba())
+    if rgba[..., 3].min() == 255:
+        return Image.fromarray(np.ascontiguousarray(rgba[..., :3]))
+    return Image.fromarray(rgba)
+
+
+def single_image(figure: Any) -> Any | None:
+    """The pixels of a figure that is nothing but one image, with its norm and colour map applied; else None."""
+    if len(figure.axes) != 1 or figure.texts or figure.patches or figure.lines or figure.legends:
+        return None
+    axes = figure.axes[0]
+    others = (axes.lines, axes.patches, axes.collections, axes.texts, axes.tables, axes.artists)
+    labels = (axes.get_title(), axes.get_xlabel(), axes.get_ylabel())
+    if len(axes.images) != 1 or any(len(group) for group in others) or any(labels) or axes.get_legend() is not None:
+        return None
+    image = axes.images[0]
+    pixels = image.to_rgba(image.get_array(), bytes=True, norm=True)
+    return pixels[::-1] if image.origin == "lower" else pixels
+
+
+class FigureManager(FigureManagerBase):
+    """Showing captures."""
+
+    def show(self) -> None:
+        show_figure(self.canvas.figure)
+
+    @classmethod
+    def pyplot_show(cls, *, block: bool | None = None) -> None:
+        del block
+        for manager in list(Gcf.get_all_fig_managers()):
+            show_figure(manager.canvas.figure)
+
+
+class FigureCanvas(FigureCanvasAgg):
+    """Agg that refuses canvases beyond the limit before their buffer is made."""
+
+    manager_class = FigureManager
+
+    def get_renderer(self) -> Any:
+        width, height = self.figure.get_size_inches() * self.figure.dpi
+        check_size(width, height, "a figure")
+        return super().get_renderer()  # type: ignore[no-untyped-call]
+
+
+_mode = ["faithful"]
+
+
+def set_mode(mode: str) -> None:
+    """``faithful`` draws every figure; ``content`` gives a figure that is one image as that image's own pixels."""
+    _mode[0] = mode
+
+
+class _Viewer(ImageShow.Viewer):
+    def show(self, image: Image.Image, **options: Any) -> int:
+        del options
+        show_picture(image)
+        return 1
+
+
+def install() -> None:
+    """Make this the only way to show anything, and keep code that asks for another backend from losing it."""
+    name = "module://" + __name__
+    mpl.use(name, force=True)
+    from matplotlib import pyplot as plt
+
+    plt.switch_backend(name)
+    plt.ioff()
+
+    def keep(*args: Any, **kwargs: Any) -> None:
+        del args, kwargs
+
+    mpl.use = keep
+    plt.switch_backend = keep
+    ImageShow._viewers[:] = [_Viewer()]
+    cv2: Any = sys.modules.get("cv2")
+    if cv2 is not None:
+        cv2.imshow = lambda window, picture: show_picture(_from_bgr(picture))
+        cv2.waitKey = lambda delay=0: -1
+        cv2.destroyAllWindows = keep
+
+
+def _from_bgr(picture: Any) -> Any:
+    array = np.asarray(picture)
+    return array[..., [2, 1, 0, *range(3, array.shape[2])]] if array.ndim == 3 and array.shape[2] >= 3 else array
+
+
+def open_figures() -> int:
+    """How many figures were made but not shown or closed."""
+    return len(Gcf.figs)
+
+
+def warm() -> None:
+    """Draw once, so that fonts, glyphs and styles are in memory before the first fork."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots()
+    axes.imshow(np.zeros((4, 4, 3)))
+    axes.set_title("ABCDEFGHIJKLMNOPQRSTUVWXYZ abcdefghijklmnopqrstuvwxyz 0123456789 .,:;-+()[]%")
+    axes.set_xlabel("x")
+    axes.set_ylabel("y")
+    axes.plot([0, 1], [0, 1], label="a")
+    axes.legend()
+    draw(figure)
+    plt.close("all")

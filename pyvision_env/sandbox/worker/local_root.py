@@ -1,0 +1,166 @@
+"""Launcher of a local worker: leaves the host's file system for a private read-only root, then becomes the worker.
+
+``python -I local_root.py SETTINGS`` with one JSON object: ``python`` (interpreter), ``main`` (the worker's entry
+point), ``binds`` (paths to keep, at the same places), ``slots`` (how many), ``disk_mb`` (size of each slot), ``scratch``
+(an empty directory of the host, used where a private root is refused), ``control`` (an inherited descriptor),
+``environment`` (of the worker), ``unconfined`` (do without a private root).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_USER = 65534
+_PASSWD = f"sandbox:x:{_USER}:{_USER}:sandbox:/:/usr/sbin/nologin\n"
+_SLOTS = "/s"
+
+
+def _kernel() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("kernel", Path(__file__).resolve().parent / "kernel.py")
+    if spec is None or spec.loader is None:
+        raise ImportError("kernel.py must lie beside local_root.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def enter_private_root(kernel: Any, binds: list[str], slots: int, disk_mb: int) -> None:
+    """Move into new namespaces whose root holds only ``binds`` (read-only), devices, /proc and the slots.
+
+    Returns in a child that is pid 1 of its namespace; the parent waits for it and exits with its code.
+
+    Raises:
+        OSError: The host refuses a step.
+    """
+    flags = kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+    privileged = os.getuid() == 0
+    uid, gid = os.getuid(), os.getgid()
+    kernel.unshare(flags if privileged else flags | kernel.CLONE_NEWUSER)
+    if not privileged:
+        kernel.map_current_user(uid, gid)
+    pid = os.fork()
+    if pid:
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
+    kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    owner = _USER if privileged else uid
+    _build_root(kernel, binds, slots, disk_mb, owner)
+    kernel.pivot_root_here()
+    kernel.mount(None, "/", None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID)
+    if privileged:
+        os.setgroups([])
+        os.setresgid(_USER, _USER, _USER)
+        os.setresuid(_USER, _USER, _USER)
+    else:
+        kernel.drop_capabilities()
+    kernel.no_new_privileges()
+
+
+def _build_root(kernel: Any, binds: list[str], slots: int, disk_mb: int, owner: int) -> None:
+    """A tmpfs over /tmp of this mount namespace, filled and made the current directory."""
+    safe = kernel.MS_NOSUID | kernel.MS_NODEV
+    # The sources are opened before the new root may cover them (an interpreter below /tmp, say).
+    links: list[tuple[str, str]] = []
+    sources: list[tuple[str, int]] = []
+    for path in sorted({os.path.normpath(bind) for bind in binds}):
+        if os.path.islink(path):
+            links.append((path, os.readlink(path)))
+        elif os.path.exists(path):
+            sources.append((path, os.open(path, os.O_PATH)))
+    devices = [(f"/dev/{name}", os.open(f"/dev/{name}", os.O_PATH)) for name in _DEVICES]
+    root = "/tmp"
+    kernel.mount("tmpfs", root, "tmpfs", safe, "size=4m,mode=0755")
+    os.chdir(root)
+    for path, aim in links:
+        os.makedirs(root + os.path.dirname(path), mode=0o755, exist_ok=True)
+        os.symlink(aim, root + path)
+    for path, fd in sources:
+        target = root + path
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            os.makedirs(target, mode=0o755, exist_ok=True)
+        elif not os.path.exists(target):
+            os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+            Path(target).touch()
+        _bind(kernel, fd, target, kernel.MS_RDONLY | safe)
+    for path, fd in devices:
+        os.makedirs(root + "/dev", exist_ok=True)
+        Path(root + path).touch()
+        _bind(kernel, fd, root + path, None)
+    os.makedirs(root + "/etc", exist_ok=True)
+    Path(root + "/etc/passwd").write_text(_PASSWD)
+    os.makedirs(root + "/proc")
+    kernel.mount("proc", root + "/proc", "proc", safe | kernel.MS_NOEXEC)
+    for number in range(slots):
+        slot = f"{root}{_SLOTS}/{number}"
+        os.makedirs(slot, mode=0o755)
+        options = f"size={disk_mb}m,nr_inodes=4096,mode=0700"
+        kernel.mount("tmpfs", slot, "tmpfs", safe | kernel.MS_NOEXEC, options)
+        os.chown(slot, owner, -1)
+
+
+def _bind(kernel: Any, fd: int, target: str, flags: int | None) -> None:
+    kernel.mount(f"/proc/self/fd/{fd}", target, None, kernel.MS_BIND | kernel.MS_REC)
+    os.close(fd)
+    if flags is not None:
+        # Flags that the host has locked on its own mount must stay set, or an unprivileged remount is refused.
+        locked = os.statvfs(target).f_flag & (kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+        kernel.mount(None, target, None, kernel.MS_REMOUNT | kernel.MS_BIND | flags | locked)
+
+
+def main(argument: str) -> None:
+    """Enter the private root, or say why not, and become the worker."""
+    options = json.loads(argument)
+    kernel = _kernel()
+    notes = []
+    private = False
+    if not options["unconfined"]:
+        reason = _refusal(kernel, options)
+        if reason is None:
+            enter_private_root(kernel, options["binds"], options["slots"], options["disk_mb"])
+            private = True
+        else:
+            notes.append(f"no private root ({reason}): Landlock alone keeps code from the host's files")
+    if private:
+        slots = [f"{_SLOTS}/{number}" for number in range(options["slots"])]
+    else:
+        slots = [f"{options['scratch']}/{number}" for number in range(options["slots"])]
+        for slot in slots:
+            Path(slot).mkdir(mode=0o700)
+    control = options["control"]
+    settings = {
+        "control": control, "slots": slots, "private_root": private, "quota": private,
+        "unconfined": options["unconfined"], "notes": notes,
+    }  # fmt: skip
+    os.set_inheritable(control, True)
+    command = [options["python"], "-I", options["main"], json.dumps(settings)]
+    os.execve(command[0], command, options["environment"])
+
+
+def _refusal(kernel: Any, options: dict[str, Any]) -> str | None:
+    """Try the private root in a child; the reason when the host refuses it."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read)
+        try:
+            # The child of this child goes on after the fork inside; either way nothing is left behind.
+            enter_private_root(kernel, options["binds"], 1, 1)
+        except OSError as error:
+            os.write(write, str(error).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        reason = pipe.read().decode()
+    os.waitpid(pid, 0)
+    return reason or None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

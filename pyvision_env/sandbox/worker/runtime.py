@@ -1,0 +1,325 @@
+"""One episode's Python runtime: binds the media, runs code, fetches frames, answers over the episode socket.
+
+Nothing here is a secret or an authority: the code it runs shares its process, so the host treats every reply as
+untrusted and takes from it text and pictures only.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import gc
+import linecache
+import mmap
+import os
+import signal
+import socket
+import sys
+import traceback
+import types
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from . import figures, video
+from .capture import Transcript, printable, redirect, shorten
+from .pictures import Gallery
+from .wire import EpisodeLimits, Frames, Picture, Reply, Run, Setup, Video, receive_request, send
+
+_TRACEBACK_CHARS = 3_000
+_TRACEBACK_FRAMES = 30
+_HERE = str(Path(__file__).parent)
+_TEXT_CUSHION = 16 << 10
+_ALARM_REPEAT_S = 0.25
+
+
+class CodeTimeout(BaseException):
+    """Raised inside the code when its time is up; not an ``Exception``, which code would swallow."""
+
+
+class Runtime:
+    """State of one episode: the namespace of its code, its pictures so far, its videos."""
+
+    def __init__(self, sock: socket.socket, spool: int, libraries: Sequence[str]) -> None:
+        self._sock = sock
+        self._spool = spool
+        self._libraries = libraries
+        self._module = types.ModuleType("__main__")
+        self._module.__dict__["__builtins__"] = __builtins__
+        self._images = 0
+        self._videos: list[video.VideoReader | str] = []
+        self._limits: EpisodeLimits
+        self._transcript: Transcript
+        self._armed = False
+        self._cells: list[str] = []
+
+    def serve(self) -> None:
+        """Answer requests until the host closes the episode."""
+        own = os.getpid()
+        while True:
+            request, fds = receive_request(self._sock)
+            pictures: list[Image.Image] = []
+            if isinstance(request, Setup):
+                reply = self._set_up(request, fds)
+            elif isinstance(request, Run):
+                reply, pictures = self._run(request)
+            else:
+                reply, pictures = self._frames(request)
+            if os.getpid() != own:
+                # The code forked and its child came here: it has nothing to answer.
+                os._exit(0)
+            send(self._sock, reply, [picture.tobytes() for picture in pictures])
+
+    def _set_up(self, request: Setup, fds: list[int]) -> Reply:
+        self._limits = request.limits
+        self._transcript = Transcript(request.limits.max_text_chars + _TEXT_CUSHION, self._spool)
+        redirect(self._transcript, self._spool)
+        figures.set_mode(request.limits.figures)
+        sys.modules["__main__"] = self._module
+        namespace = self._module.__dict__
+        for name in self._libraries:
+            namespace[name] = _COMMON[name]()
+        namespace["display"] = _display
+        for spec, fd in zip(request.images, fds, strict=False):
+            self._bind(_map_picture(fd, spec))
+        infos = []
+        for index, fd in enumerate(fds[len(request.images) :]):
+            info, reader = _open_video(fd, index)
+            infos.append(info)
+            self._videos.append(reader)
+            if not isinstance(reader, str):
+                namespace[f"video_clue_{index}"] = reader
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return Reply(seq=request.seq, videos=infos)
+
+    def _bind(self, image: Image.Image) -> str:
+        name = f"image_clue_{self._images}"
+        self._module.__dict__[name] = image
+        self._images += 1
+        return name
+
+    def _run(self, request: Run) -> tuple[Reply, list[Image.Image]]:
+        gallery = self._begin(request.max_images)
+        error = None
+        details = ""
+        try:
+            with self._alarm(request.timeout_s):
+                try:
+                    for number, block in enumerate(request.blocks):
+                        suffix = f".{number + 1}" if len(request.blocks) > 1 else ""
+                        self._execute(block, f"<step {request.step}{suffix}>")
+                except CodeTimeout:
+                    raise
+                except BaseException as raised:  # noqa: BLE001 - whatever the code raises is its observation
+                    error, details = _describe(raised)
+        except CodeTimeout:
+            error = f"Timeout: the code ran longer than {request.timeout_s:g} s and was interrupted; variables are kept"
+            details = error
+        waiting = figures.open_figures()
+        if error is None and waiting and not gallery.native and not gallery.dropped:
+            details = f"[{waiting} figure(s) drawn but not shown: call plt.show() to see them]"
+        return self._finish(request.seq, gallery, error, details)
+
+    def _frames(self, request: Frames) -> tuple[Reply, list[Image.Image]]:
+        gallery = self._begin(request.max_images)
+        error = None
+        details = ""
+        try:
+            with self._alarm(request.timeout_s):
+                lines = self._fetch(request, gallery)
+                details = "\n".join(lines)
+        except CodeTimeout:
+            error = details = f"Timeout: fetching the frames took longer than {request.timeout_s:g} s"
+        except video.VideoError as refused:
+            error = details = str(refused)
+        return self._finish(request.seq, gallery, error, details)
+
+    def _fetch(self, request: Frames, gallery: Gallery) -> list[str]:
+        if not 0 <= request.video < len(self._videos):
+            have = f"video_clue_0 to video_clue_{len(self._videos) - 1}" if self._videos else "no video"
+            raise video.VideoError(f"there is no video {request.video}: this task has {have}")
+        reader = self._videos[request.video]
+        if isinstance(reader, str):
+            raise video.VideoError(reader)
+        if gallery.room == 0:
+            raise video.VideoError("no further image fits into this episode's budget")
+        indices = reader.resolve(
+            times=request.times, indices=request.indices, start=request.start, end=request.end, num=request.num
+        )
+        lines = []
+        for index in indices[: gallery.room]:
+            name = f"image_clue_{self._images + len(gallery.native)}"
+            gallery.add(Image.fromarray(reader[index].asnumpy()))
+            start = reader.get_frame_timestamp(index)[0]
+            lines.append(f"{name}: frame {index} of video_clue_{request.video} at {start:.2f} s")
+        gallery.dropped += max(0, len(indices) - gallery.room)
+        return lines
+
+    def _begin(self, max_images: int) -> Gallery:
+        limits = self._limits
+        room = max(0, min(max_images, limits.max_images_per_turn))
+        gallery = Gallery(limits.min_pixels, limits.max_pixels, room)
+        figures.use_gallery(gallery)
+        self._transcript.begin()
+        return gallery
+
+    def _finish(self, seq: int, gallery: Gallery, error: str | None, details: str) -> tuple[Reply, list[Image.Image]]:
+        text, cut = self._transcript.take()
+        if gallery.dropped:
+            details = (
+                f"{details}\n[{gallery.dropped} more image(s) were not shown: the image budget is used up]".strip()
+            )
+        limit = self._limits.max_text_chars
+        details = shorten(details, max(200, limit - 200))
+        room = max(0, limit - len(details) - 1)
+        cut = cut or len(text) > room
+        text = shorten(text, room)
+        text = f"{text.rstrip()}\n{details}" if text.strip() and details else (text or details)
+        for image in gallery.native:
+            self._bind(image)
+        reply = Reply(
+            seq=seq,
+            text=text,
+            error=None if error is None else error[:500],
+            truncated=cut or gallery.dropped > 0,
+            pictures=[Picture(image.width, image.height) for image in gallery.shown],
+        )
+        return reply, gallery.shown
+
+    def _execute(self, source: str, name: str) -> None:
+        linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+        self._cells.append(name)
+        tree = ast.parse(source, name)
+        last = tree.body[-1] if tree.body else None
+        shown = last.value if isinstance(last, ast.Expr) else None
+        if shown is not None:
+            tree.body.pop()
+        namespace = self._module.__dict__
+        exec(compile(tree, name, "exec"), namespace)
+        if shown is not None:
+            _display_last(eval(compile(ast.Expression(shown), name, "eval"), namespace))
+
+    @contextlib.contextmanager
+    def _alarm(self, seconds: float) -> Iterator[None]:
+        def ring(number: int, frame: object) -> None:
+            del number, frame
+            if self._armed:
+                raise CodeTimeout
+
+        signal.signal(signal.SIGALRM, ring)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+        self._armed = True
+        # It rings again and again because code may swallow the first one with a bare `except`.
+        signal.setitimer(signal.ITIMER_REAL, seconds, _ALARM_REPEAT_S)
+        try:
+            yield
+        finally:
+            self._armed = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _display(*values: Any) -> None:
+    """``display`` as notebooks have it."""
+    for value in values:
+        if not _show(value):
+            print(value)  # noqa: T201 - this is the code's own output
+
+
+def _display_last(value: Any) -> None:
+    """Show the value of a step's last expression, as notebooks do."""
+    if value is None or _show(value) or _is_plotting_handle(value):
+        return
+    print(repr(value))  # noqa: T201 - this is the code's own output
+
+
+def _show(value: Any) -> bool:
+    if isinstance(value, Image.Image):
+        figures.show_picture(value)
+        return True
+    figure_class = getattr(sys.modules.get("matplotlib.figure"), "Figure", None)
+    if figure_class is not None and isinstance(value, figure_class):
+        figures.show_figure(value)
+        return True
+    return False
+
+
+def _is_plotting_handle(value: Any) -> bool:
+    """What plotting calls return, whose repr says nothing and differs in every run."""
+    if isinstance(value, list | tuple) and value:
+        return any(_is_plotting_handle(item) for item in value)
+    if isinstance(value, np.ndarray) and value.dtype == object and value.size:
+        return _is_plotting_handle(value.flat[0])
+    return type(value).__module__.partition(".")[0] == "matplotlib"
+
+
+def _describe(raised: BaseException) -> tuple[str | None, str]:
+    """An exception of the code as (one line, traceback of the code's own frames)."""
+    if isinstance(raised, SystemExit) and raised.code in (None, 0):
+        return None, "[the code called exit(); the runtime goes on]"
+    if isinstance(raised, MemoryError):
+        # What the failed step held is garbage by now; without this the next step fails for want of the same memory.
+        raised.__traceback__ = None
+        gc.collect()
+        line = "MemoryError: the memory limit of the runtime was reached"
+        return line, line
+    try:
+        told = traceback.TracebackException.from_exception(raised, limit=-_TRACEBACK_FRAMES)
+        _leave_out_our_frames(told)
+        summary = "".join(told.format_exception_only()).strip().splitlines()
+        line = summary[-1] if summary else type(raised).__name__
+        if isinstance(raised, SyntaxError):
+            line = f"{type(raised).__name__}: {raised.msg}"
+        text = "".join(told.format())
+    except CodeTimeout:
+        raise
+    except BaseException:  # noqa: BLE001 - a hostile __str__ may raise anything
+        line = text = type(raised).__name__
+    return printable(line), shorten(printable(text).strip(), _TRACEBACK_CHARS)
+
+
+def _leave_out_our_frames(told: traceback.TracebackException | None) -> None:
+    """Show the code's own frames only: the worker's say nothing to the model."""
+    seen = set()
+    while told is not None and id(told) not in seen:
+        seen.add(id(told))
+        frames = [frame for frame in told.stack if not frame.filename.startswith(_HERE)]
+        told.stack[:] = frames
+        told = told.__cause__ or told.__context__
+
+
+def _map_picture(fd: int, spec: Picture) -> Image.Image:
+    """An image over the shared pixels; Pillow copies them when code writes."""
+    pixels = mmap.mmap(fd, spec.width * spec.height * 3, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+    os.close(fd)
+    flat = np.frombuffer(pixels, np.uint8)
+    image = Image.frombuffer("RGB", (spec.width, spec.height), flat, "raw", "RGB", 0, 1)
+    image.readonly = 1
+    return image
+
+
+def _open_video(fd: int, index: int) -> tuple[Video, video.VideoReader | str]:
+    try:
+        reader = video.VideoReader(video.DescriptorFile(fd))
+        return Video(**reader.info()), reader
+    except video.VideoError as error:
+        reason = f"video_clue_{index} cannot be used: {error}"
+        return Video(error=reason), reason
+
+
+def _pyplot() -> Any:
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+_COMMON: dict[str, Any] = {"np": lambda: np, "plt": _pyplot, "Image": lambda: Image}
+
+
+def run_episode(sock: socket.socket, spool: int) -> None:
+    """Serve one episode in this process and never return."""
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        Runtime(sock, spool, tuple(_COMMON)).serve()
+    os._exit(0)

@@ -1,0 +1,252 @@
+"""The wire protocol between the host and a worker: framed msgpack messages with raw blobs and descriptors.
+
+A frame is a 4-byte big-endian length, a msgpack header of that length, and the raw blobs whose sizes ``send`` put in
+front of the message. Both ends bound what they accept; nothing is ever unpickled. Two sockets are used: the *control*
+socket (host and zygote, trusted on both ends, one message per SEQPACKET datagram) and the *episode* socket (host and
+model-written code, whose replies are untrusted).
+"""
+
+from __future__ import annotations
+
+import array
+import socket
+import struct
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+PROTOCOL = 1
+MAX_HEADER = 4 << 20
+MAX_DESCRIPTORS = 200
+_LENGTH = struct.Struct(">I")
+
+
+class WireError(Exception):
+    """The other end broke the protocol: a frame too large, a malformed header, a wrong sequence number."""
+
+
+class EpisodeLimits(msgspec.Struct, frozen=True):
+    """What the worker bounds on its own side."""
+
+    max_pixels: int
+    min_pixels: int
+    max_text_chars: int
+    max_images_per_turn: int
+    figures: str = "faithful"
+
+
+class Confinement(msgspec.Struct, frozen=True):
+    """Resource bounds of one episode's processes."""
+
+    memory_mb: int
+    disk_mb: int
+    processes: int
+    cpu_seconds: int
+
+
+class Picture(msgspec.Struct, frozen=True):
+    """Size of one raw RGB picture: a blob of ``width * height * 3`` bytes or a sealed memfd of that size."""
+
+    width: int
+    height: int
+
+
+class Video(msgspec.Struct, frozen=True):
+    """What the worker tells of a video, or why it cannot be opened."""
+
+    width: int = 0
+    height: int = 0
+    num_frames: int = 0
+    fps: float = 0.0
+    duration_s: float = 0.0
+    error: str | None = None
+
+
+class Setup(msgspec.Struct, tag=True, frozen=True):
+    """First request of an episode: descriptors of images (memfds) and videos (files) come along, in this order."""
+
+    seq: int
+    images: list[Picture]
+    videos: int
+    limits: EpisodeLimits
+
+
+class Run(msgspec.Struct, tag=True, frozen=True):
+    """Run Python blocks in order; stop at the first error."""
+
+    seq: int
+    blocks: list[str]
+    step: int
+    timeout_s: float
+    max_images: int
+
+
+class Frames(msgspec.Struct, tag=True, frozen=True):
+    """Fetch frames; exactly one way of choosing is set."""
+
+    seq: int
+    video: int
+    timeout_s: float
+    max_images: int
+    times: list[float] | None = None
+    indices: list[int] | None = None
+    start: float | None = None
+    end: float | None = None
+    num: int | None = None
+
+
+class Reply(msgspec.Struct, tag=True, frozen=True):
+    """Answer to any request; pictures travel as blobs in order."""
+
+    seq: int
+    text: str = ""
+    error: str | None = None
+    truncated: bool = False
+    pictures: list[Picture] = []
+    videos: list[Video] = []
+
+
+class Spawn(msgspec.Struct, tag=True, frozen=True):
+    """Control: start an episode on the descriptor that comes along."""
+
+    episode: int
+    confinement: Confinement
+
+
+class Kill(msgspec.Struct, tag=True, frozen=True):
+    """Control: end an episode now, whatever it does."""
+
+    episode: int
+
+
+class Hello(msgspec.Struct, tag=True, frozen=True):
+    """Control: the zygote is ready."""
+
+    protocol: int
+    python: str
+    libraries: dict[str, str]
+    rung: str
+    guarantees: dict[str, bool]
+    notes: list[str]
+    slots: int
+
+
+class Failed(msgspec.Struct, tag=True, frozen=True):
+    """Control: the zygote cannot run here."""
+
+    reason: str
+
+
+class Exited(msgspec.Struct, tag=True, frozen=True):
+    """Control: an episode's process is gone and its slot is clean again."""
+
+    episode: int
+    cause: str
+
+
+Request = Setup | Run | Frames
+FromHost = Spawn | Kill
+FromZygote = Hello | Failed | Exited
+
+_encoder = msgspec.msgpack.Encoder()
+request_decoder = msgspec.msgpack.Decoder(tuple[list[int], Request])
+reply_decoder = msgspec.msgpack.Decoder(tuple[list[int], Reply])
+from_host_decoder = msgspec.msgpack.Decoder(FromHost)
+from_zygote_decoder = msgspec.msgpack.Decoder(FromZygote)
+
+
+def send(
+    sock: socket.socket, message: msgspec.Struct, blobs: Sequence[memoryview | bytes] = (), fds: Sequence[int] = ()
+) -> None:
+    """Send one frame on a stream socket.
+
+    Raises:
+        WireError: The header is larger than the other end accepts.
+        OSError: The other end is gone, or the socket's time-out passed.
+    """
+    header = _encoder.encode(([len(blob) for blob in blobs], message))
+    if len(header) > MAX_HEADER:
+        raise WireError(f"a message of {len(header)} bytes exceeds the limit of {MAX_HEADER}")
+    data = memoryview(_LENGTH.pack(len(header)) + header)
+    if fds:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        data = data[sock.sendmsg([data], rights) :]
+    if data:
+        sock.sendall(data)
+    for blob in blobs:
+        sock.sendall(blob)
+
+
+def receive_request(sock: socket.socket) -> tuple[Request, list[int]]:
+    """Worker side: the next request and the descriptors that came with it.
+
+    Raises:
+        EOFError: The host closed the episode.
+    """
+    length, fds = _first_bytes(sock)
+    _, request = request_decoder.decode(_exactly(sock, length))
+    return request, fds
+
+
+def receive_reply(sock: socket.socket, max_blob_bytes: int, deadline: float) -> tuple[Reply, list[bytearray]]:
+    """Host side: the next reply, treated as hostile.
+
+    Args:
+        sock: The host's end.
+        max_blob_bytes: Bound on all blobs of the reply together.
+        deadline: ``time.monotonic()`` value after which to give up, however slowly bytes drip in.
+
+    Raises:
+        EOFError: The worker's end is closed.
+        TimeoutError: The deadline passed.
+        WireError: The reply is malformed or too large.
+    """
+    (length,) = _LENGTH.unpack(_exactly(sock, _LENGTH.size, deadline))
+    if length > MAX_HEADER:
+        raise WireError(f"a reply header of {length} bytes exceeds the limit of {MAX_HEADER}")
+    try:
+        sizes, reply = reply_decoder.decode(_exactly(sock, length, deadline))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"a reply that cannot be decoded: {error}") from None
+    expected = [picture.width * picture.height * 3 for picture in reply.pictures]
+    if any(picture.width < 1 or picture.height < 1 for picture in reply.pictures) or sizes != expected:
+        raise WireError("a reply whose pictures and blobs disagree")
+    if sum(sizes) > max_blob_bytes:
+        raise WireError(f"a reply with {sum(sizes)} bytes of pictures exceeds the limit of {max_blob_bytes}")
+    return reply, [_exactly(sock, size, deadline) for size in sizes]
+
+
+def pack(message: msgspec.Struct) -> bytes:
+    """One control datagram."""
+    return _encoder.encode(message)
+
+
+def _first_bytes(sock: socket.socket) -> tuple[int, list[int]]:
+    """The length prefix, with the descriptors attached to it."""
+    data, ancillary, _, _ = sock.recvmsg(_LENGTH.size, socket.CMSG_SPACE(4 * MAX_DESCRIPTORS))
+    if not data:
+        raise EOFError
+    fds = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    if len(data) < _LENGTH.size:
+        data += _exactly(sock, _LENGTH.size - len(data))
+    return _LENGTH.unpack(data)[0], list(fds)
+
+
+def _exactly(sock: socket.socket, size: int, deadline: float | None = None) -> bytearray:
+    buffer = bytearray(size)
+    view = memoryview(buffer)
+    while view:
+        if deadline is not None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            sock.settimeout(left)
+        count = sock.recv_into(view)
+        if count == 0:
+            raise EOFError
+        view = view[count:]
+    return buffer
