@@ -139,8 +139,7 @@ def _build(
 
     replaced = _image(client, name)
     arguments = build_arguments()
-    # An engine without its bridge offers a build nothing but the host's own network.
-    use_host = names_loopback(arguments) or not client.networks.list(names=["bridge"])
+    use_host = names_loopback(arguments) or not _bridge_leads_out(client)
     arguments |= {
         "BASE_IMAGE": find_base(client, base, progress),
         "EXTRA_PACKAGES": " ".join(extra_packages),
@@ -178,6 +177,13 @@ def _image(client: DockerClient, name: str) -> Image | None:
         return client.images.get(name)
     except docker.errors.ImageNotFound:
         return None
+
+
+def _bridge_leads_out(client: DockerClient) -> bool:
+    """Whether a build on the engine's default network reaches beyond it; otherwise it has to use the host's network."""
+    masquerade = "com.docker.network.bridge.enable_ip_masquerade"
+    bridges = [network.attrs for network in client.networks.list(names=["bridge"])]
+    return any((attrs.get("Options") or {}).get(masquerade) != "false" for attrs in bridges)
 
 
 def _follow(name: str, log: Iterable[dict[str, Any]], progress: Callable[[str], None]) -> None:

@@ -120,7 +120,7 @@ def _offline_base(client: DockerClient, progress: Progress) -> str:
     if tar.is_file():
         progress(f"using {tar}")
     else:
-        _make_tar(tar, architecture, progress)
+        make_base_tar(tar, architecture, progress)
     progress(f"importing {tar.name} as {OFFLINE_BASE}")
     repository, tag = OFFLINE_BASE.split(":")
     client.api.import_image(str(tar), repository=repository, tag=tag, changes=[f"ENV {_PATH}", 'CMD ["/bin/bash"]'])
@@ -129,7 +129,12 @@ def _offline_base(client: DockerClient, progress: Progress) -> str:
     return OFFLINE_BASE
 
 
-def _make_tar(tar: Path, architecture: str, progress: Progress) -> None:
+def make_base_tar(tar: Path, architecture: str, progress: Progress) -> None:
+    """Write a minimal Debian root with Python to ``tar``, or nothing at all.
+
+    Raises:
+        SandboxImageError: mmdebstrap is missing or fails, or ``tar`` cannot be written.
+    """
     program = shutil.which("mmdebstrap")
     if program is None:
         raise SandboxImageError(

@@ -101,7 +101,9 @@ def _binds(fonts: Path) -> list[str]:
     """What the private root keeps of the host: the interpreter, system libraries, fonts, the worker."""
     system = ["/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/fonts", "/etc/localtime"]
     interpreter = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
-    return [*system, *sorted(interpreter), str(_WORKER), str(fonts)]
+    wanted = [*system, *sorted(interpreter), str(_WORKER), str(fonts)]
+    # A path through a link is found under its real name too.
+    return list(dict.fromkeys([*wanted, *(os.path.realpath(path) for path in wanted)]))
 
 
 def _environment(fonts: Path) -> dict[str, str]:

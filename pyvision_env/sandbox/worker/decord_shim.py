@@ -31,6 +31,10 @@ class NDArray(np.ndarray[Any, np.dtype[Any]]):
         """The same pixels as a plain numpy array."""
         return self.view(np.ndarray)
 
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        """Results of numpy functions: ``frame.mean()`` is a plain number."""
+        return array[()] if return_scalar else array.view(NDArray)
+
 
 class Context(NamedTuple):
     """Where decord is told to decode; whatever is named, it happens on the processor."""

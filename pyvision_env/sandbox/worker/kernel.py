@@ -148,7 +148,7 @@ MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 
 
 def mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
-    """Mount ``source`` at ``target``, as mount(2) does."""
+    """Attach a file system or a bind, as the system call of this name does."""
     encoded = [None if text is None else os.fsencode(text) for text in (source, target, kind)]
     options = None if data is None else data.encode()
     _check(_libc.mount(encoded[0], encoded[1], encoded[2], flags, options), f"mount {target}")

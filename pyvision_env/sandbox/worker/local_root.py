@@ -1,7 +1,7 @@
 """Launcher of a local worker: leaves the host's file system for a private read-only root, then becomes the worker.
 
 ``python -I local_root.py SETTINGS`` with one JSON object: ``python`` (interpreter), ``main`` (the worker's entry
-point), ``binds`` (paths to keep, at the same places), ``slots`` (how many), ``disk_mb`` (size of each slot), ``scratch``
+point), ``binds`` (paths to keep, at the same places), ``slots`` (how many), ``disk_mb`` (size of each), ``scratch``
 (an empty directory of the host, used where a private root is refused), ``control`` (an inherited descriptor),
 ``environment`` (of the worker), ``unconfined`` (do without a private root).
 """

@@ -10,7 +10,6 @@ import ast
 import contextlib
 import gc
 import linecache
-import mmap
 import os
 import signal
 import socket
@@ -27,6 +26,7 @@ from PIL import Image
 from . import figures, video
 from .capture import Transcript, printable, redirect, shorten
 from .pictures import Gallery
+from .shared_image import map_image
 from .wire import EpisodeLimits, Frames, Picture, Reply, Run, Setup, Video, receive_request, send
 
 _TRACEBACK_CHARS = 3_000
@@ -84,7 +84,7 @@ class Runtime:
             namespace[name] = _COMMON[name]()
         namespace["display"] = _display
         for spec, fd in zip(request.images, fds, strict=False):
-            self._bind(_map_picture(fd, spec))
+            self._bind(map_image(fd, spec.width, spec.height))
         infos = []
         for index, fd in enumerate(fds[len(request.images) :]):
             info, reader = _open_video(fd, index)
@@ -288,16 +288,6 @@ def _leave_out_our_frames(told: traceback.TracebackException | None) -> None:
         frames = [frame for frame in told.stack if not frame.filename.startswith(_HERE)]
         told.stack[:] = frames
         told = told.__cause__ or told.__context__
-
-
-def _map_picture(fd: int, spec: Picture) -> Image.Image:
-    """An image over the shared pixels; Pillow copies them when code writes."""
-    pixels = mmap.mmap(fd, spec.width * spec.height * 3, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
-    os.close(fd)
-    flat = np.frombuffer(pixels, np.uint8)
-    image = Image.frombuffer("RGB", (spec.width, spec.height), flat, "raw", "RGB", 0, 1)
-    image.readonly = 1
-    return image
 
 
 def _open_video(fd: int, index: int) -> tuple[Video, video.VideoReader | str]:

@@ -180,10 +180,10 @@ class VideoReader:
         need = frames * width * height * 3
         if need > self._max_batch_bytes:
             most = self._max_batch_bytes // (width * height * 3)
-            advice = f"read at most {most} at once, or fewer pixels with width= and height=" if most else "too large"
+            advice = f"read at most {most} at once" if most else "ask for fewer pixels with width= and height="
             raise VideoError(
-                f"{frames} frames of {width}x{height} need {need / 2**20:.0f} MiB, but one read may give out "
-                f"{self._max_batch_bytes / 2**20:.0f} MiB: {advice}"
+                f"{frames} frame{'s' * (frames > 1)} of {width}x{height} pixels need {need / 2**20:.0f} MiB, "
+                f"more than one read may give out ({self._max_batch_bytes / 2**20:.0f} MiB): {advice}"
             )
 
 

@@ -46,7 +46,7 @@ class Confinement(msgspec.Struct, frozen=True):
 
 
 class Picture(msgspec.Struct, frozen=True):
-    """Size of one raw RGB picture: a blob of ``width * height * 3`` bytes or a sealed memfd of that size."""
+    """Size of one raw picture: in a setup a sealed memfd of four bytes a pixel, in a reply a blob of three."""
 
     width: int
     height: int
