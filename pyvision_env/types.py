@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -84,11 +83,11 @@ class Task:
     videos: tuple[VideoSource, ...] = ()
     options: tuple[str, ...] = ()
     grader: str = "auto"
-    grader_args: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    grader_args: Mapping[str, Any] = field(default_factory=dict)
     data_source: str | None = None
     ability: str | None = None
     media_in_prompt: bool | None = None
-    metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,3 +208,47 @@ class EndReason(StrEnum):
     TOKEN_BUDGET = "token_budget"
     CODE_ERROR = "code_error"
     INFRASTRUCTURE = "infrastructure"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """What one turn adds to the model's context.
+
+    Attributes:
+        text: The question and a note of the media at the start; later what the tools gave back.
+        images: New images, each uint8 HxWx3 within the pixel budget.
+        labels: The runtime's name of each of ``images``, such as ``image_clue_2``.
+        videos: Metadata of the task's videos, at the start only.
+        turns_left: Tool turns that are left after this one.
+    """
+
+    text: str
+    images: tuple[RGBArray, ...] = ()
+    labels: tuple[str, ...] = ()
+    videos: tuple[VideoInfo, ...] = ()
+    turns_left: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """One action of the model and what came of it.
+
+    Attributes:
+        action_text: The model's raw text, or the canonical text of a structured action.
+        action: What it was parsed into.
+        observation: What came back.
+        reward: The step's reward.
+        terms: Reward terms; they sum exactly to ``reward``.
+        info: The step's info.
+        terminated: The episode was answered.
+        truncated: The episode was cut short.
+    """
+
+    action_text: str
+    action: Action
+    observation: Observation
+    reward: float
+    terms: Mapping[str, float]
+    info: Mapping[str, Any]
+    terminated: bool = False
+    truncated: bool = False
