@@ -143,11 +143,12 @@ def _build(
     arguments |= {
         "BASE_IMAGE": find_base(client, base, progress),
         "EXTRA_PACKAGES": " ".join(extra_packages),
-        "WORKER_DIGEST": worker_digest(),
         "RECIPE_DIGEST": recipe_digest(),
     }
     with tempfile.TemporaryDirectory(prefix="pyvision-image-") as folder:
-        write_context(Path(folder))
+        worker = write_context(Path(folder))
+        # Of the files that go in, not of those in the package, which somebody may be editing just now.
+        arguments["WORKER_DIGEST"] = digest(worker, worker_files(worker))
         progress(f"building {name} on {arguments['BASE_IMAGE']}")
         log = client.api.build(
             path=folder,
@@ -188,13 +189,16 @@ def _bridge_leads_out(client: DockerClient) -> bool:
 
 def _follow(name: str, log: Iterable[dict[str, Any]], progress: Callable[[str], None]) -> None:
     last: deque[str] = deque(maxlen=15)
+    error = ""
+    # Read to its end even after an error: a log left half read keeps the connection open.
     for message in log:
+        error = error or str(message.get("error", ""))
         for line in str(message.get("stream", "")).splitlines():
             if line.strip():
                 last.append(line.rstrip())
                 progress(line.rstrip())
-        if "error" in message:
-            raise SandboxImageError(f"Building {name} failed: {message['error']}\n" + "\n".join(last))
+    if error:
+        raise SandboxImageError(f"Building {name} failed: {error}\n" + "\n".join(last))
 
 
 def _info(name: str, image: Image) -> ImageInfo:

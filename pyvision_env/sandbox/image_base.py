@@ -73,11 +73,10 @@ def pull(client: DockerClient, name: str, progress: Progress, *, stall_s: float 
 
     def drain() -> None:
         try:
+            # Read to its end even after an error: a log left half read keeps the connection open.
             for message in client.api.pull(name, stream=True, decode=True):
-                if "error" in message:
-                    messages.put(("failed", str(message["error"])))
-                    return
-                messages.put(("alive", str(message.get("status", ""))))
+                kind = "failed" if "error" in message else "alive"
+                messages.put((kind, str(message.get("error") or message.get("status", ""))))
         except (docker.errors.DockerException, requests.RequestException) as error:
             messages.put(("failed", str(getattr(error, "explanation", None) or error)))
         else:

@@ -61,11 +61,11 @@ def digest(root: Path, files: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-def write_context(target: Path, *, environ: Mapping[str, str] = os.environ) -> None:
+def write_context(target: Path, *, environ: Mapping[str, str] = os.environ) -> Path:
     """Fill ``target`` with the build context, laid out as the repository is, with modes that any user can read.
 
     The host's certificate bundle goes along when the host has one of its own; only the first stage of the build reads
-    it, so it is not in the image.
+    it, so it is not in the image. Returns the folder of the worker inside ``target``.
     """
     recipe = recipe_dir()
     files = {f"sandbox_image/{name}": recipe / name for name in RECIPE_FILES}
@@ -79,6 +79,7 @@ def write_context(target: Path, *, environ: Mapping[str, str] = os.environ) -> N
         destination.chmod(0o644)
     for folder in (path for path in target.rglob("*") if path.is_dir()):
         folder.chmod(0o755)
+    return target / "pyvision_env" / "sandbox" / "worker"
 
 
 def build_arguments(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
