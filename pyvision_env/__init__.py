@@ -62,23 +62,24 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-_KINDS = {
-    "PyVision/ImageQA-v0": "image",
-    "PyVision/VideoQA-v0": "video",
-    "PyVision/SyntheticSearch-v0": "search",
-    "PyVision/SyntheticVideo-v0": "synthetic-video",
+_IDS: dict[str, dict[str, Any]] = {
+    "PyVision/ImageQA-v0": {"kind": "image"},
+    "PyVision/VideoQA-v0": {"kind": "video"},
+    # Small enough that the tags of hard tasks cannot be read without zooming (tasks.synthetic_search.THUMBNAIL_PIXELS).
+    "PyVision/SyntheticSearch-v0": {"kind": "search", "max_pixels": 512 * 512},
+    "PyVision/SyntheticVideo-v0": {"kind": "synthetic-video"},
 }
 
 
 def _register() -> None:
-    for env_id, kind in _KINDS.items():
+    for env_id, settings in _IDS.items():
         # A second registration (a reload, a fork of an interpreter image) would make Gymnasium warn.
         if env_id not in gymnasium.registry:
             gymnasium.register(
                 id=env_id,
                 entry_point="pyvision_env.env:PyVisionEnv",
                 vector_entry_point="pyvision_env.vector:PyVisionVectorEnv",
-                kwargs={"kind": kind},
+                kwargs=settings,
             )
 
 

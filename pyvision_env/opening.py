@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pyvision_env.config import EnvConfig, Limits
-from pyvision_env.media import fit_pixels, load_image, resize_to_budget
+from pyvision_env.media import fit_pixels, resize_to_budget
 from pyvision_env.progress import Progress
 from pyvision_env.tools import new_labels
 from pyvision_env.types import Observation, RGBArray, Task
@@ -14,6 +15,7 @@ from pyvision_env.wording import HeldImage, question_text, result_text
 if TYPE_CHECKING:
     from pyvision_env.sandbox import Sandbox
     from pyvision_env.sandbox.episode import Episode
+    from pyvision_env.sandbox.pixels import SharedPicture
 
 
 def open_episode(task: Task, config: EnvConfig, sandbox: Sandbox) -> tuple[Episode, Progress, Observation]:
@@ -29,9 +31,10 @@ def open_episode(task: Task, config: EnvConfig, sandbox: Sandbox) -> tuple[Episo
     """
     progress = Progress(task.id, config.limits)
     setting = config.media_in_prompt if task.media_in_prompt is None else task.media_in_prompt
-    episode = sandbox.open(images=task.images, videos=task.videos)
+    pictures = [sandbox.picture(source) for source in task.images]
+    episode = sandbox.open(images=pictures, videos=task.videos)
     try:
-        held, images = _given_images(task, config.limits, progress, shown=setting is not False)
+        held, images = _given_images(pictures, config.limits, progress, shown=setting is not False)
         labels = [image.label for image in held if image.shown is not None]
         text = question_text(task, held, episode.videos)
         if setting is True:
@@ -48,16 +51,15 @@ def open_episode(task: Task, config: EnvConfig, sandbox: Sandbox) -> tuple[Episo
 
 
 def _given_images(
-    task: Task, limits: Limits, progress: Progress, shown: bool
+    pictures: Sequence[SharedPicture], limits: Limits, progress: Progress, shown: bool
 ) -> tuple[list[HeldImage], list[RGBArray]]:
     held, images = [], []
-    for index, source in enumerate(task.images):
-        pixels = load_image(source)
-        height, width = pixels.shape[:2]
+    for index, picture in enumerate(pictures):
+        width, height = picture.width, picture.height
         size = fit_pixels(width, height, limits.min_pixels, limits.max_pixels)
         show = shown and progress.fits(*size)
         if show:
-            images.append(resize_to_budget(pixels, limits.min_pixels, limits.max_pixels))
+            images.append(resize_to_budget(picture.pixels, limits.min_pixels, limits.max_pixels))
             progress.add_images(images[-1:])
         held.append(HeldImage(f"image_clue_{index}", width, height, size if show else None))
     return held, images
