@@ -207,7 +207,7 @@ class _Run:
             # The seek landed before the keyframe (read on) or after it (give up).
             self._ended = place is not None and place > self._key.packet
             self._begun = place == self._key.packet
-        if self._begun and not (place is None and packet.is_corrupt):
+        if self._begun:
             packet.pts = stamp
             self._send(packet, place, wanted, until)
 

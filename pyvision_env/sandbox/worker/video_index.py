@@ -46,7 +46,7 @@ _CONTAINERS = (
 
 # Their timestamps cannot be searched for a frame; their byte positions can.
 _SEEK_BY_BYTES = frozenset({"mpegts"})
-# Timestamps after a jump differ from those of reading in order, so frames are counted from the start.
+# Some of its frames carry no timestamp and are given one from those before, so after a jump it may be another one.
 _NO_SEEKING = frozenset({"mpeg"})
 # AVI stores no display times: what ffmpeg makes up for reordered frames is not their order.
 _NO_DISPLAY_TIMES = frozenset({"avi"})
@@ -134,7 +134,12 @@ class Opened:
             file = io.BytesIO(source) if isinstance(source, bytes) else source.fresh()
         try:
             self.container: InputContainer = av.open(
-                file, "r", buffer_size=_READ_BYTES, options={"format_whitelist": _CONTAINERS}
+                file,
+                "r",
+                buffer_size=_READ_BYTES,
+                container_options={"format_whitelist": _CONTAINERS},
+                # A title in some old encoding is no reason to refuse the video.
+                metadata_errors="replace",
             )
         except (av.error.FFmpegError, OSError) as error:
             reason = getattr(error, "strerror", None) or str(error)
@@ -148,7 +153,8 @@ class Opened:
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
         """The packets of the stream that hold something; what cannot be read ends them."""
-        with contextlib.suppress(av.error.FFmpegError):
+        # PyAV raises IndexError at the end of a file in which a further stream began on the way.
+        with contextlib.suppress(av.error.FFmpegError, IndexError):
             for packet in self.container.demux(self.stream):
                 # The demuxer's own empty packet would put the decoder into its end state.
                 if packet.size:
@@ -176,7 +182,10 @@ class Opened:
 
 
 def _video_stream(container: InputContainer, name: str) -> VideoStream:
-    stream = container.streams.best("video")
+    try:
+        stream = container.streams.best("video")
+    except IndexError:  # a damaged file announces a stream that never comes
+        stream = None
     # A cover picture of a song is not a video.
     if not isinstance(stream, VideoStream) or "attached_pic" in str(stream.disposition):
         kinds = ", ".join(sorted({each.type for each in container.streams})) or "nothing"
@@ -275,12 +284,15 @@ def build_index(source: Source) -> FrameIndex:
     places = {stamp: place for place, stamp in enumerate(stamps)}
     # A frame that carries no stamp of a packet, or a repeated one, cannot be found again.
     shown = [stamp for stamp in dict.fromkeys(shown) if stamp in places]
+    if not shown:
+        raise VideoError(f"{source_name(source)} has no frame that can be found by its time")
+    numbers = {stamp: number for number, stamp in enumerate(shown)}
     return FrameIndex(
         clock=clock,
-        numbers={stamp: number for number, stamp in enumerate(shown)},
+        numbers=numbers,
         places=places,
         packets=[places[stamp] for stamp in shown],
-        key_frames=_key_frames(clock, notes, stamps, shown),
+        key_frames=_key_frames(clock, notes, stamps, numbers),
         timeline=_timeline(clock, shown, notes[places[shown[-1]]].duration, tick, rates),
         size=(height, width) if turns % 2 else (width, height),
         turns=turns,
@@ -327,19 +339,16 @@ def _decode_in_order(opened: Opened, clock: str, packets: int) -> Iterator[Video
     yield from opened.decode(None)
 
 
-def _key_frames(clock: str, notes: list[_Note], stamps: list[int], shown: list[int]) -> list[KeyFrame]:
+def _key_frames(clock: str, notes: list[_Note], stamps: list[int], numbers: dict[int, int]) -> list[KeyFrame]:
     if clock == "count":
         return [START_OF_FILE]
-    numbers = {stamp: number for number, stamp in enumerate(shown)}
     found = []
     for place, (stamp, note) in enumerate(zip(stamps, notes, strict=True)):
-        if not note.is_key:
-            continue
-        # A keyframe before the edit list's start is not shown itself but needed for what follows it.
-        number = numbers.get(stamp, bisect_left(shown, stamp) if clock == "pts" else None)
-        if number is not None and number < len(shown):
+        number = numbers.get(stamp)
+        if note.is_key and number is not None:
             found.append(KeyFrame(number, stamp, place, note.offset))
     found.sort()
+    # After a cut, the keyframe that the first frames need may itself not be shown.
     return found if found and found[0].first_frame == 0 else [START_OF_FILE, *found]
 
 
