@@ -65,3 +65,7 @@ class SandboxClosedError(SandboxError):
 
 class JudgeUnavailableError(InfrastructureError):
     """The judge model could not be reached or gave no usable verdict."""
+
+
+class ModelUnavailableError(InfrastructureError):
+    """The model that acts could not be reached, or its server gave no usable reply."""

@@ -150,6 +150,11 @@ class RecordTrace(gymnasium.Wrapper[dict[str, Any], Any, dict[str, Any], Any], R
         self._observed_at = time.perf_counter()
         return observation, reward, terminated, truncated, info
 
+    def fail(self, error: InfrastructureError) -> None:
+        """End the trace of the running episode: who acts cannot go on, and not through its own fault."""
+        if self._recorded:
+            self._end(EndReason.INFRASTRUCTURE.value, error=f"{type(error).__name__}: {error}")
+
     def close(self) -> None:
         """Close the trace and the environment; an episode under way remains as an unfinished trace."""
         self._end_writing()

@@ -1,0 +1,69 @@
+"""What the commands print with: standard output for results, standard error for progress and errors."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Write the result as JSON to standard output.")]
+SandboxOption = Annotated[
+    str,
+    typer.Option(
+        help="Where code runs: auto (docker if an engine has the image, else local), docker, docker-strict, local or "
+        "local-unconfined (no isolation)."
+    ),
+]
+
+
+class ExitCode(IntEnum):
+    """Exit codes of all commands."""
+
+    OK = 0
+    RESULT = 1
+    USAGE = 2
+    INFRASTRUCTURE = 3
+    INTERRUPTED = 130
+
+
+def out() -> Console:
+    """Standard output, as it is now."""
+    return Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty())
+
+
+def err() -> Console:
+    """Standard error, as it is now."""
+    return Console(file=sys.stderr, soft_wrap=not sys.stderr.isatty())
+
+
+def error(failure: Exception) -> None:
+    """One paragraph about what went wrong."""
+    err().print(f"[bold red]Error:[/] {escape(str(failure) or type(failure).__name__)}", highlight=False)
+
+
+def note(text: str) -> None:
+    """Say on standard error what is being done."""
+    err().print(escape(text), style="dim", highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """Write JSON to standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else repr(value)
+
+
+def open_in_browser(path: Path) -> None:
+    """Show a page in the user's browser, where there is one."""
+    import webbrowser
+
+    if not webbrowser.open(path.resolve().as_uri()):
+        note(f"No browser could be started; open {path} yourself.")

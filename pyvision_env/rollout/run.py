@@ -1,0 +1,207 @@
+"""Many episodes at once, by threads: each is on disk when it ends, and what is there already can be taken up again."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyvision_env.agents.protocol import Agent
+from pyvision_env.errors import ConfigError, TaskError, TraceError
+from pyvision_env.rollout.episode import Env, run_episode
+from pyvision_env.rollout.result import TASK_ERROR, EpisodeResult, result_of_trace
+from pyvision_env.types import EndReason, Task
+
+if TYPE_CHECKING:
+    from pyvision_env.env import PyVisionEnv
+
+_JOIN_S = 15.0
+
+
+class _StoppedError(Exception):
+    """The rollout was told to stop while this episode ran."""
+
+
+def run_episodes(
+    make_env: Callable[[], Env],
+    make_agent: Callable[[], Agent],
+    tasks: Sequence[Task],
+    *,
+    samples: int = 1,
+    seed: int = 0,
+    concurrency: int = 4,
+    trace_dir: str | Path | None = None,
+    resume: bool = False,
+    on_result: Callable[[EpisodeResult], None] | None = None,
+) -> list[EpisodeResult]:
+    """Run ``samples`` episodes of each task, ``concurrency`` at a time, each worker with an environment and an agent.
+
+    Sample ``k`` of a task is reset with seed ``seed + k``. With ``trace_dir`` every turn is on disk as soon as it is
+    taken, so that whatever ends the run, finished episodes remain; ``resume`` takes those that count from there
+    instead of running them again. On Ctrl-C the episodes under way are left, and ``KeyboardInterrupt`` goes on to the
+    caller, who has had every finished episode by ``on_result``.
+
+    Args:
+        make_env: Makes a ``PyVisionEnv``, wrapped or not; called once a worker, in its thread.
+        make_agent: Makes an agent; called once a worker. ``lambda: agent`` shares one that allows it.
+        tasks: The tasks; made one by one where the sequence is lazy.
+        samples: Episodes a task.
+        seed: Seed of the first sample.
+        concurrency: Episodes at once.
+        trace_dir: Folder of traces; None to write none.
+        resume: Take finished episodes of the same agent and settings from ``trace_dir``.
+        on_result: Called in the calling thread with each result as it comes.
+
+    Returns:
+        Results in the order of tasks and samples.
+
+    Raises:
+        ConfigError: ``samples`` or ``concurrency`` is below 1, or ``resume`` lacks ``trace_dir``.
+        UserError: The environment or the agent is set up wrongly.
+    """
+    if samples < 1 or concurrency < 1:
+        raise ConfigError(f"samples and concurrency must be at least 1, but {samples} and {concurrency} came")
+    if resume and trace_dir is None:
+        raise ConfigError("resume needs trace_dir, the folder that holds the finished episodes")
+    rollout = _Rollout(make_env, make_agent, tasks, seed, samples, trace_dir, resume)
+    return rollout.run(concurrency, on_result)
+
+
+_Job = tuple[int, int]  # index of the task, number of the sample
+
+
+class _Rollout:
+    """One call of ``run_episodes``: threads that take jobs, and the calling thread that gathers results."""
+
+    def __init__(
+        self,
+        make_env: Callable[[], Env],
+        make_agent: Callable[[], Agent],
+        tasks: Sequence[Task],
+        seed: int,
+        samples: int,
+        trace_dir: str | Path | None,
+        resume: bool,
+    ) -> None:
+        self._make_env, self._make_agent, self._tasks = make_env, make_agent, tasks
+        self._seed, self._samples = seed, samples
+        self._trace_dir, self._resume = trace_dir, resume
+        self._jobs: Iterator[_Job] = iter(itertools.product(range(len(tasks)), range(samples)))
+        self._jobs_lock = threading.Lock()
+        self._finished: dict[tuple[str, int | None], list[_Finished]] | None = None
+        self._stop = threading.Event()
+        self._outcomes: queue.Queue[tuple[_Job, EpisodeResult] | BaseException] = queue.Queue()
+
+    def run(self, concurrency: int, on_result: Callable[[EpisodeResult], None] | None) -> list[EpisodeResult]:
+        total = len(self._tasks) * self._samples
+        results: dict[_Job, EpisodeResult] = {}
+        # Daemon threads: one that hangs in a request must not keep the program from ending after Ctrl-C.
+        workers = [
+            threading.Thread(target=self._work, name=f"rollout-{i}", daemon=True)
+            for i in range(min(concurrency, total))
+        ]
+        for worker in workers:
+            worker.start()
+        try:
+            while len(results) < total:
+                outcome = self._outcomes.get()
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                job, result = outcome
+                results[job] = result
+                if on_result is not None:
+                    on_result(result)
+        finally:
+            self._stop.set()
+            deadline = time.monotonic() + _JOIN_S
+            for worker in workers:
+                worker.join(max(0.0, deadline - time.monotonic()))
+        return [results[job] for job in sorted(results)]
+
+    def _work(self) -> None:
+        env: Env | None = None
+        try:
+            agent = self._make_agent()
+            env = self._make_env()
+            if self._trace_dir is not None:
+                from pyvision_env.trace import RecordTrace
+
+                env = RecordTrace(env, self._trace_dir, agent=agent.name)
+            while not self._stop.is_set() and (job := self._next_job()) is not None:
+                self._outcomes.put((job, self._one(job, env, agent)))
+        except _StoppedError:
+            pass
+        except BaseException as error:  # noqa: BLE001 - the calling thread raises it
+            self._outcomes.put(error)
+        finally:
+            if env is not None:
+                env.close()
+
+    def _next_job(self) -> _Job | None:
+        with self._jobs_lock:
+            return next(self._jobs, None)
+
+    def _one(self, job: _Job, env: Env, agent: Agent) -> EpisodeResult:
+        index, sample = job
+        try:
+            task = self._tasks[index]
+        except TaskError as error:
+            return EpisodeResult(f"task {index}", self._seed + sample, agent.name, TASK_ERROR, error=str(error))
+        if self._resume:
+            earlier = self._take_finished(task, self._seed + sample, env, agent)
+            if earlier is not None:
+                return earlier
+        return run_episode(env, agent, seed=self._seed + sample, options={"task": task}, on_turn=self._check_stop)
+
+    def _check_stop(self, _env: PyVisionEnv) -> None:
+        if self._stop.is_set():
+            raise _StoppedError
+
+    def _take_finished(self, task: Task, seed: int, env: Env, agent: Agent) -> EpisodeResult | None:
+        """The result of this very episode if it was run earlier; each is taken once."""
+        base: PyVisionEnv = env.unwrapped  # type: ignore[assignment]
+        wanted = (agent.name, task.question, task.answer, _settings(base.config.model_dump(mode="json")))
+        with self._jobs_lock:
+            if self._finished is None:
+                self._finished = _finished_episodes(Path(self._trace_dir or ""))
+            episodes = self._finished.get((task.id, seed), [])
+            for finished in episodes:
+                if finished.identity == wanted:
+                    episodes.remove(finished)
+                    return finished.result
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """An episode of an earlier run: what it was an episode of, beside task id and seed, and its result."""
+
+    identity: tuple[str | None, str, str, dict[str, Any]]
+    result: EpisodeResult
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a configuration an outcome depends on: where the code ran does not matter."""
+    return {name: value for name, value in config.items() if name != "sandbox"}
+
+
+def _finished_episodes(directory: Path) -> dict[tuple[str, int | None], list[_Finished]]:
+    from pyvision_env.trace import read_trace
+    from pyvision_env.trace.read import find_traces
+
+    found: dict[tuple[str, int | None], list[_Finished]] = {}
+    for path in find_traces(directory) if directory.is_dir() else []:
+        try:
+            trace = read_trace(path)
+        except TraceError:
+            continue  # torn at its very start: it holds no episode
+        if trace.complete and trace.end is not None and trace.end.end_reason != EndReason.INFRASTRUCTURE:
+            header = trace.header
+            identity = (header.agent, header.question, header.answer, _settings(header.config))
+            found.setdefault((header.task_id, header.seed), []).append(_Finished(identity, result_of_trace(trace)))
+    return found
