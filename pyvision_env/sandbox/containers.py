@@ -6,12 +6,14 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import shutil
 import socket
 import tempfile
 import time
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _USER = 10001
 _CONTROL_DIR = "/run/pyvision"
+_SOCKET = "control.sock"
+_SOCKET_PREFIX = "pyvision-control-"
+_STALE_S = 3600.0
 _SLOTS = "/s"
 _STOP_S = 10.0
 LABEL = "org.pyvision-rl.sandbox"
@@ -81,21 +86,23 @@ class DockerLauncher:
         deadline = time.monotonic() + self._config.start_timeout_s
         if self._client is None:
             self._client = connect()
+            _sweep(self._client)
         if self._image_id is None:
             self._image_id = check_image(self._client, self._config.image).id
         name = f"pyvision-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         # The engine's socket may be unreachable for the container's user; the directory holds nothing but our socket.
-        directory = Path(tempfile.mkdtemp(prefix="pyvision-"))
+        directory = Path(tempfile.mkdtemp(prefix=_SOCKET_PREFIX))
+        # Other users of this machine can neither list the outer directory nor guess the inner one's name.
+        inner = directory / secrets.token_hex(16)
         container: Any = None
         try:
+            inner.mkdir(mode=0o711)
             directory.chmod(0o711)
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-                path = directory / "control.sock"
-                listener.bind(str(path))
-                path.chmod(0o666)
+                _bind(listener, inner)
                 listener.listen(1)
                 try:
-                    container = self._client.containers.create(self._image_id, **self._options(name, directory))
+                    container = self._client.containers.create(self._image_id, **self._options(name, inner))
                     container.start()
                 except docker.errors.APIError as error:
                     raise SandboxStartError(f"the engine refused to start a container: {error.explanation}") from None
@@ -125,7 +132,13 @@ class DockerLauncher:
         memory = config.memory_mb + 512 if self.single_use else config.container_memory_mb
         slots = [f"{_SLOTS}/{number}" for number in range(self.slots)]
         quota = f"size={config.disk_mb}m,nr_inodes=4096,mode=0700,uid={_USER},gid={_USER},nosuid,nodev,noexec"
-        settings = {"control": f"{_CONTROL_DIR}/control.sock", "slots": slots, "private_root": True, "quota": True}
+        settings = {
+            "control": f"{_CONTROL_DIR}/{_SOCKET}",
+            "slots": slots,
+            "private_root": True,
+            "quota": True,
+            "single_use": self.single_use,
+        }
         profile = (resources.files("pyvision_env.sandbox") / "docker_seccomp.json").read_text()
         options: dict[str, Any] = {
             "name": name,
@@ -152,6 +165,31 @@ class DockerLauncher:
         if config.runtime is not None:
             options["runtime"] = config.runtime
         return options
+
+
+def _bind(listener: socket.socket, directory: Path) -> None:
+    """Bind through a descriptor: the path of a socket may have 107 characters only."""
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        listener.bind(f"/proc/self/fd/{fd}/{_SOCKET}")
+    finally:
+        os.close(fd)
+    (directory / _SOCKET).chmod(0o666)
+
+
+def _sweep(client: docker.DockerClient) -> None:
+    """Remove what a client left that was killed while it started a container; a started one ends by itself."""
+    import docker.errors
+
+    oldest = time.time() - _STALE_S
+    with contextlib.suppress(docker.errors.DockerException, OSError):
+        for container in client.containers.list(all=True, filters={"label": LABEL, "status": "created"}):
+            created = datetime.fromisoformat(container.attrs["Created"][:19] + "+00:00").timestamp()
+            if created < oldest:
+                _remove(container)
+        for directory in Path(tempfile.gettempdir()).glob(f"{_SOCKET_PREFIX}*"):
+            if directory.stat().st_mtime < oldest and directory.stat().st_uid == os.getuid():
+                shutil.rmtree(directory, ignore_errors=True)
 
 
 def _accept(listener: socket.socket, container: Any, deadline: float) -> socket.socket:

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,20 +20,26 @@ from pyvision_env.config import Limits, SandboxConfig
 from pyvision_env.errors import MediaError, SandboxClosedError, SandboxLostError, SandboxStartError
 from pyvision_env.sandbox.pixels import SharedPicture
 from pyvision_env.sandbox.worker import wire
+from pyvision_env.sandbox.worker.capture import one_line, printable
 from pyvision_env.types import RGBArray, ToolResult, VideoInfo
 
 if TYPE_CHECKING:
     from pyvision_env.sandbox.link import Lease, WorkerLink
 
 _log = logging.getLogger(__name__)
-_BURIAL_S = 5.0
+_BURIAL_S = 1.0
+_MAX_INT = 1 << 62
 
 
 class Host(Protocol):
     """What places an episode's process and ends it."""
 
-    def place(self, deadline: float) -> tuple[WorkerLink, Lease]:
-        """A fresh process for an episode."""
+    def check_usable(self) -> None:
+        """Raise ``SandboxClosedError`` when it is closed or belongs to another process."""
+        ...
+
+    def place(self, deadline: float, mapped_mb: int) -> tuple[WorkerLink, Lease]:
+        """A fresh process for an episode whose media fill ``mapped_mb`` of address space."""
         ...
 
     def end(self, link: WorkerLink, lease: Lease) -> None:
@@ -62,7 +69,7 @@ class Episode:
     ) -> None:
         self._host = host
         self._held = tuple(held)
-        self._pictures = list(pictures)
+        self._pictures: list[SharedPicture | RGBArray] = list(pictures)
         self._video_sources = tuple(videos)
         self._limits = limits
         self._config = config
@@ -72,6 +79,7 @@ class Episode:
         self._lease: Lease | None = None
         self._closed = False
         self._max_reply = 3 * limits.max_images_per_turn * limits.max_pixels
+        self._owner = os.getpid()
         self.videos: tuple[VideoInfo, ...] = ()
         try:
             self.videos = self._start()
@@ -94,7 +102,7 @@ class Episode:
 
         Raises:
             SandboxLostError: The worker died under the episode; the result is not known.
-            SandboxClosedError: The episode was closed.
+            SandboxClosedError: The episode or its sandbox was closed.
         """
         self._step += 1
         blocks = [code] if isinstance(code, str) else list(code)
@@ -139,14 +147,16 @@ class Episode:
             return wire.Frames(
                 seq=seq, video=video, timeout_s=seconds, max_images=room,
                 times=None if times is None else [float(t) for t in times],
-                indices=None if indices is None else [int(i) for i in indices],
-                start=start, end=end, num=num,
+                indices=None if indices is None else [_bounded(i) for i in indices],
+                start=start, end=end, num=None if num is None else _bounded(num),
             )  # fmt: skip
 
         return self._request(request, seconds, "fetching frames took")
 
     def close(self) -> None:
-        """End the runtime; idempotent."""
+        """End the runtime; idempotent. In a forked child it does nothing."""
+        if os.getpid() != self._owner:
+            return
         with self._lock:
             if self._closed:
                 return
@@ -163,9 +173,12 @@ class Episode:
 
     def _room(self, max_images: int | None) -> int:
         most = self._limits.max_images_per_turn
-        return most if max_images is None else max(0, min(most, max_images))
+        # All of them must fit into one message when a fresh runtime is handed them.
+        most = min(most, wire.MAX_DESCRIPTORS - len(self._video_sources) - len(self._pictures))
+        return max(0, most if max_images is None else min(most, max_images))
 
-    def _request(self, build: Callable[[int], wire.Request], seconds: float, doing: str) -> ToolResult:
+    def _request(self, build: Callable[[int], wire.Run | wire.Frames], seconds: float, doing: str) -> ToolResult:
+        self._host.check_usable()
         with self._lock:
             if self._closed:
                 raise SandboxClosedError("this episode is closed; open a new one")
@@ -179,18 +192,24 @@ class Episode:
             state_lost=result.state_lost, truncated=result.truncated, elapsed_s=elapsed,
         )  # fmt: skip
 
-    def _exchange(self, build: Callable[[int], wire.Request], seconds: float, doing: str) -> ToolResult:
+    def _exchange(self, build: Callable[[int], wire.Run | wire.Frames], seconds: float, doing: str) -> ToolResult:
         assert self._lease is not None
         sock = self._lease.sock
         # What lies in the socket now was sent without being asked: no reply may answer a later step.
-        if select.select([sock], [], [], 0)[0]:
-            return self._replace(self._end_of("sent data without being asked"))
-        seq = secrets.randbits(63)
+        unasked = _waiting(sock)
+        if unasked is not None:
+            return self._replace(self._end_of("sent data without being asked" if unasked else None))
+        request = build(secrets.randbits(63))
         budget = seconds + self._limits.kill_grace_s
+        deadline = time.monotonic() + budget
         try:
             sock.settimeout(budget)
-            wire.send(sock, build(seq))
-            reply, blobs = wire.receive_reply(sock, self._max_reply, time.monotonic() + budget)
+            try:
+                wire.send(sock, request)
+            except wire.WireError:
+                error = "the request is too long: ask for less at once"
+                return ToolResult(text=error, error=error)
+            reply, blobs = wire.receive_reply(sock, self._max_reply, deadline)
         except TimeoutError:
             reason = f"Timeout: {doing} longer than {seconds:g} s and could not be interrupted"
             return self._replace(reason)
@@ -198,22 +217,25 @@ class Episode:
             return self._replace(self._end_of(f"broke the protocol ({error})"))
         except (EOFError, OSError):
             return self._replace(self._end_of(None))
-        if reply.seq != seq:
+        if reply.seq != request.seq:
             return self._replace(self._end_of("answered a request that was not asked"))
-        if len(blobs) > self._limits.max_images_per_turn or any(
+        if len(blobs) > request.max_images or any(
             picture.width * picture.height > self._limits.max_pixels for picture in reply.pictures
         ):
             return self._replace(self._end_of("sent more or larger images than allowed"))
         images = tuple(_array(blob, picture) for blob, picture in zip(blobs, reply.pictures, strict=True))
-        self._pictures.extend(SharedPicture(image) for image in images)
-        limit = self._limits.max_text_chars
-        return ToolResult(text=reply.text[: 2 * limit], images=images, error=reply.error, truncated=reply.truncated)
+        self._pictures.extend(images)
+        # An honest runtime has done all this already.
+        text = printable(reply.text[: 2 * self._limits.max_text_chars])
+        failure = None if reply.error is None else one_line(reply.error) or "an error without a name"
+        return ToolResult(text=text, images=images, error=failure, truncated=reply.truncated)
 
     def _end_of(self, misdeed: str | None) -> str:
         """One line on why the runtime is gone, from the worker's own notice.
 
         Raises:
             SandboxLostError: Not the runtime but the whole worker is gone.
+            SandboxClosedError: The sandbox was closed meanwhile.
         """
         assert self._lease is not None and self._link is not None
         lease, link = self._lease, self._link
@@ -222,9 +244,11 @@ class Episode:
         lease.ended.wait(_BURIAL_S)
         if lease.cause is None and not link.alive:
             self._drop()
+            self._host.check_usable()
             raise SandboxLostError(f"{link.name} died while the episode was running; its last step has no result")
-        cause = lease.cause or "its process is gone"
-        return f"RuntimeLost: the Python runtime ended ({cause})"
+        if lease.cause is None:
+            return "RuntimeLost: the runtime closed its connection and was ended"
+        return f"RuntimeLost: the Python runtime ended ({lease.cause})"
 
     def _replace(self, reason: str) -> ToolResult:
         self._drop()
@@ -241,19 +265,32 @@ class Episode:
     def _start(self) -> tuple[VideoInfo, ...]:
         """Get a process and hand it the media."""
         deadline = time.monotonic() + self._config.open_timeout_s
-        link, lease = self._host.place(deadline)
-        self._link, self._lease = link, lease
+        pictures = [each if isinstance(each, SharedPicture) else SharedPicture(each) for each in self._pictures]
+        mapped_mb = -(-sum(picture.nbytes for picture in pictures) >> 20)
+        self._link, self._lease = self._host.place(deadline, mapped_mb)
+        try:
+            reply = self._set_up(self._link, self._lease, pictures, deadline)
+            infos = []
+            for video in reply.videos:
+                if video.error is not None:
+                    raise MediaError(video.error)
+                infos.append(VideoInfo(video.width, video.height, video.num_frames, video.fps, video.duration_s))
+        except BaseException:
+            self._drop()
+            raise
+        return tuple(infos)
+
+    def _set_up(self, link: WorkerLink, lease: Lease, pictures: Sequence[SharedPicture], deadline: float) -> wire.Reply:
         limits = self._limits
-        seq = secrets.randbits(63)
         with contextlib.ExitStack() as stack:
-            fds = [picture.fd for picture in self._pictures]
+            fds = [picture.fd for picture in pictures]
             for source in self._video_sources:
                 fds.append(source if isinstance(source, int) else _open_video(source, stack))
             if len(fds) > wire.MAX_DESCRIPTORS:
                 raise MediaError(f"an episode holds at most {wire.MAX_DESCRIPTORS} images and videos, got {len(fds)}")
             request = wire.Setup(
-                seq=seq,
-                images=[wire.Picture(picture.width, picture.height) for picture in self._pictures],
+                seq=secrets.randbits(63),
+                images=[wire.Picture(picture.width, picture.height) for picture in pictures],
                 videos=len(self._video_sources),
                 limits=wire.EpisodeLimits(
                     limits.max_pixels, limits.min_pixels, limits.max_text_chars, limits.max_images_per_turn,
@@ -263,19 +300,30 @@ class Episode:
             try:
                 lease.sock.settimeout(max(0.01, deadline - time.monotonic()))
                 wire.send(lease.sock, request, fds=fds)
-                reply, _ = wire.receive_reply(lease.sock, 0, deadline)
+                return wire.receive_reply(lease.sock, 0, deadline)[0]
             except (TimeoutError, EOFError, OSError, wire.WireError) as error:
+                if isinstance(error, EOFError | OSError) and not isinstance(error, TimeoutError):
+                    lease.ended.wait(_BURIAL_S)
                 lost = lease.cause or (None if link.alive else f"{link.name} died")
-                self._drop()
                 reason = lost or f"{type(error).__name__}: {error}"
                 raise SandboxStartError(f"an episode did not become ready: {reason}") from None
-        infos = []
-        for video in reply.videos:
-            if video.error is not None:
-                self._drop()
-                raise MediaError(video.error)
-            infos.append(VideoInfo(video.width, video.height, video.num_frames, video.fps, video.duration_s))
-        return tuple(infos)
+
+
+def _waiting(sock: socket.socket) -> bytes | None:
+    """The first byte that waits to be read, nothing at the end of the stream, None if neither is there."""
+    poll = select.poll()  # select() cannot look at descriptors above 1023
+    poll.register(sock, select.POLLIN)
+    if not poll.poll(0):
+        return None
+    try:
+        return sock.recv(1, socket.MSG_PEEK)
+    except OSError:
+        return b""
+
+
+def _bounded(number: int) -> int:
+    """An integer that the wire can carry; whoever reads it refuses one as large as the bound in any case."""
+    return max(-_MAX_INT, min(_MAX_INT, int(number)))
 
 
 def _open_video(path: Path, stack: contextlib.ExitStack) -> int:
@@ -288,4 +336,7 @@ def _open_video(path: Path, stack: contextlib.ExitStack) -> int:
 
 
 def _array(blob: bytearray, picture: wire.Picture) -> RGBArray:
-    return np.frombuffer(blob, np.uint8).reshape(picture.height, picture.width, 3)
+    pixels = np.frombuffer(blob, np.uint8).reshape(picture.height, picture.width, 3)
+    # It is handed on to callers, and to a fresh runtime as what the model has seen.
+    pixels.flags.writeable = False
+    return pixels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import itertools
 import logging
 import os
@@ -154,12 +155,15 @@ class WorkerLink:
         """
         _links_by_process.discard(self)
         self._lose("closed")
+        if not self._reader.is_alive():
+            self._control.close()
         if wait:
             self._stop()
 
     def forget(self) -> None:
         """In a forked child: let go of the parent's socket without ending the worker."""
-        os.close(self._control.detach())
+        with contextlib.suppress(OSError):  # already closed
+            os.close(self._control.detach())
 
     def _read(self) -> None:
         reason = "its control socket closed"
@@ -180,6 +184,7 @@ class WorkerLink:
                     lease.ended.set()
                 self._on_change()
         self._lose(reason)
+        self._control.close()
         self._on_change()
 
     def _lose(self, reason: str) -> None:

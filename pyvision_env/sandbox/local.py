@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -53,7 +54,7 @@ class LocalLauncher:
                 f"the local sandbox needs Linux, this is {sys.platform}; use sandbox='docker'"
             )
         deadline = time.monotonic() + self._config.start_timeout_s
-        scratch = Path(tempfile.mkdtemp(prefix="pyvision-"))
+        scratch = Path(tempfile.gettempdir()) / f"pyvision-{uuid.uuid4().hex}"
         fonts = _font_cache()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         options = {
@@ -77,12 +78,13 @@ class LocalLauncher:
                 )  # fmt: skip
         except OSError as error:
             ours.close()
-            shutil.rmtree(scratch, ignore_errors=True)
+            errors.close()
             raise SandboxStartError(f"the local worker could not be started: {error}") from None
 
         def stop() -> None:
             _await_end(process)
             errors.close()
+            # The worker takes its scratch directory along unless it is killed.
             shutil.rmtree(scratch, ignore_errors=True)
 
         link = WorkerLink(ours, stop, f"local worker {process.pid}", on_change)

@@ -53,12 +53,25 @@ class SharedPicture:
         """Size in bytes, four a pixel as Pillow keeps them."""
         return self.width * self.height * BYTES_PER_PIXEL
 
+    @property
+    def pixels(self) -> RGBArray:
+        """A read-only view of the picture, uint8 HxWx3; rows have a gap after each pixel."""
+        memory = mmap.mmap(self.fd, self.nbytes, prot=mmap.PROT_READ)
+        padded = np.frombuffer(memory, np.uint8).reshape(self.height, self.width, BYTES_PER_PIXEL)
+        return padded[..., :3]
+
 
 class PictureCache:
-    """The most recently used pictures, bounded in bytes, so that the rollouts of a group decode an image once."""
+    """The most recently used pictures, so that the rollouts of a group decode an image once.
 
-    def __init__(self, max_bytes: int = 512 << 20) -> None:
+    Args:
+        max_bytes: Memory of all kept pictures.
+        max_count: How many are kept; each holds a descriptor open.
+    """
+
+    def __init__(self, max_bytes: int = 512 << 20, max_count: int = 128) -> None:
         self._max_bytes = max_bytes
+        self._max_count = max_count
         self._bytes = 0
         self._pictures: OrderedDict[Hashable, SharedPicture] = OrderedDict()
         self._lock = threading.Lock()
@@ -69,6 +82,8 @@ class PictureCache:
         Raises:
             MediaError: It cannot be read as an image.
         """
+        if isinstance(source, SharedPicture):
+            return source
         key = _key(source)
         if key is not None:
             with self._lock:
@@ -82,7 +97,7 @@ class PictureCache:
                 replaced = self._pictures.pop(key, None)
                 self._pictures[key] = picture
                 self._bytes += picture.nbytes - (replaced.nbytes if replaced else 0)
-                while self._bytes > self._max_bytes:
+                while self._bytes > self._max_bytes or len(self._pictures) > self._max_count:
                     self._bytes -= self._pictures.popitem(last=False)[1].nbytes
         return picture
 

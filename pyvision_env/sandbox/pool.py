@@ -28,7 +28,7 @@ from pyvision_env.errors import (
 from pyvision_env.sandbox.episode import Episode
 from pyvision_env.sandbox.isolation import IsolationReport
 from pyvision_env.sandbox.link import Lease, WorkerLink
-from pyvision_env.sandbox.pixels import PictureCache
+from pyvision_env.sandbox.pixels import PictureCache, SharedPicture
 from pyvision_env.sandbox.worker import wire
 from pyvision_env.types import VideoSource
 
@@ -88,6 +88,7 @@ class Sandbox:
         self._queue: deque[object] = deque()
         self._condition = threading.Condition()
         self._pictures = PictureCache()
+        self._episodes: weakref.WeakSet[Episode] = weakref.WeakSet()
         self._closed = False
         self._owner = os.getpid()
         self._isolation: IsolationReport | None = None
@@ -121,7 +122,7 @@ class Sandbox:
         deadline = time.monotonic() + self.config.start_timeout_s
         token = object()
         with self._condition:
-            self._check_usable()
+            self.check_usable()
             self._queue.append(token)
             try:
                 while not self._links:
@@ -131,7 +132,7 @@ class Sandbox:
                             f"no {self.kind} worker became ready within {self.config.start_timeout_s:g} s; "
                             "see `pyvision-env doctor`, or raise start_timeout_s"
                         )
-                    self._check_usable()
+                    self.check_usable()
                     self._raise_failure()
             finally:
                 self._queue.remove(token)
@@ -141,8 +142,8 @@ class Sandbox:
         """Start an episode's runtime with the media bound in it.
 
         Args:
-            images: Paths, encoded bytes, arrays (HxWx3 uint8), Pillow images or ``ImageSource``; bound in order as
-                ``image_clue_0``, ``image_clue_1``, ...
+            images: Paths, encoded bytes, arrays (HxWx3 uint8), Pillow images, ``ImageSource`` or what ``picture``
+                gave; bound in order as ``image_clue_0``, ``image_clue_1``, ...
             videos: Paths, encoded bytes or ``VideoSource``; bound in order as ``video_clue_0``, ...
 
         Raises:
@@ -150,10 +151,25 @@ class Sandbox:
             SandboxBusyError: No slot became free within ``open_timeout_s``.
             SandboxError: No worker could be started, or it died.
         """
-        self._check_usable()
+        self.check_usable()
         pictures = [self._pictures.get(image) for image in images]
         sources, held = _video_sources(videos)
-        return Episode(self, pictures, sources, held, self.limits, self.config)
+        episode = Episode(self, pictures, sources, held, self.limits, self.config)
+        with self._condition:
+            self._episodes.add(episode)
+        return episode
+
+    def picture(self, source: Any) -> SharedPicture:
+        """A decoded image that ``open`` takes as it is, shared by all episodes that look at it.
+
+        Raises:
+            MediaError: It cannot be read as an image.
+        """
+        return self._pictures.get(source)
+
+    def forget_pictures(self) -> None:
+        """Let go of the decoded images kept for further episodes; those in use live on."""
+        self._pictures.clear()
 
     def close(self) -> None:
         """End every episode and worker; idempotent."""
@@ -165,13 +181,21 @@ class Sandbox:
             self._closed = True
             links = [*self._ending, *self._links]
             self._links = []
+            episodes = list(self._episodes)
             self._condition.notify_all()
         _open_sandboxes.discard(self)
         for link in links:
             link.close(wait=False)
+        # Their workers are gone, so none of them is kept waiting by a running step.
+        for episode in episodes:
+            episode.close()
         for link in links:
             link.close(wait=True)
         self._pictures.clear()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Sandbox:
+        """Itself: Gymnasium copies the keyword arguments of an environment, and there is one set of workers."""
+        return self
 
     def __enter__(self) -> Sandbox:
         return self
@@ -179,13 +203,14 @@ class Sandbox:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _check_usable(self) -> None:
+    def check_usable(self) -> None:
+        """Raise ``SandboxClosedError`` when it is closed or belongs to the parent of a forked process."""
         if os.getpid() != self._owner:
             raise SandboxClosedError("this sandbox belongs to the parent process; make a new one after the fork")
         if self._closed:
             raise SandboxClosedError("this sandbox is closed; make a new one")
 
-    def place(self, deadline: float) -> tuple[WorkerLink, Lease]:
+    def place(self, deadline: float, mapped_mb: int) -> tuple[WorkerLink, Lease]:
         """A process for an episode in the least loaded worker, first come first served.
 
         Raises:
@@ -193,7 +218,7 @@ class Sandbox:
             SandboxError: No worker could be started.
         """
         config = self.config
-        bounds = wire.Confinement(config.memory_mb, config.disk_mb, config.processes, config.cpu_seconds)
+        bounds = wire.Confinement(config.memory_mb, config.disk_mb, config.processes, config.cpu_seconds, mapped_mb)
         while True:
             link, lease = self._reserve(deadline)
             try:
@@ -210,7 +235,7 @@ class Sandbox:
             self._queue.append(ticket)
             try:
                 while True:
-                    self._check_usable()
+                    self.check_usable()
                     link = self._free_link() if self._queue[0] is ticket else None
                     if link is not None:
                         if self._launcher.single_use:
@@ -294,6 +319,7 @@ class Sandbox:
             gone = [link for link in self._links if not link.alive]
             self._links = [link for link in self._links if link.alive]
             self._used.difference_update(gone)
+            self._ending.extend(gone)
             self._condition.notify_all()
         for link in gone:
             link.close(wait=False)
@@ -309,16 +335,22 @@ class Sandbox:
 
 def _report(launcher: Launcher, hello: wire.Hello) -> IsolationReport:
     guarantees = {**hello.guarantees, "memory": launcher.bounds_memory, "container": launcher.container}
-    report = IsolationReport(
-        launcher.kind, hello.rung, guarantees, tuple(hello.notes), hello.python, dict(hello.libraries)
-    )
-    missing = [name for name in report.missing if name != "container"]
-    if missing:
+    notes = list(hello.notes)
+    if not launcher.bounds_memory:
+        notes.append(
+            "memory is bounded for each episode by a watchdog and process limits, not for all of them together"
+        )
+    report = IsolationReport(launcher.kind, hello.rung, guarantees, tuple(notes), hello.python, dict(hello.libraries))
+    missing = ", ".join(name for name in report.missing if name != "container")
+    if missing and (launcher.kind, missing) not in _warned:
+        _warned.add((launcher.kind, missing))
         _log.warning(
-            "the %s sandbox on this machine does not guarantee: %s. %s",
-            launcher.kind, ", ".join(missing), "; ".join(hello.notes),
-        )  # fmt: skip
+            "the %s sandbox on this machine does not guarantee: %s (%s)", launcher.kind, missing, "; ".join(notes)
+        )
     return report
+
+
+_warned: set[tuple[str, str]] = set()
 
 
 def _video_sources(videos: Sequence[Any]) -> tuple[list[Path | int], list[int]]:

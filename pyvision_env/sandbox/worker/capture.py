@@ -21,6 +21,11 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
+def one_line(text: str, limit: int = 500) -> str:
+    """The text's first line in printable form, shortened."""
+    return printable(text[: 2 * limit]).strip().partition("\n")[0][:limit]
+
+
 def shorten(text: str, limit: int) -> str:
     """Keep the beginning and the end of a text that is too long."""
     if len(text) <= limit:
@@ -41,6 +46,7 @@ class Transcript:
     def __init__(self, limit: int, spool: int) -> None:
         self._limit = limit
         self._spool = spool
+        self._owner = os.getpid()
         self.begin()
 
     def begin(self) -> None:
@@ -52,6 +58,10 @@ class Transcript:
 
     def write(self, text: str) -> None:
         """Append text that Python wrote."""
+        if os.getpid() != self._owner:
+            # A process that the code forked: what it keeps in memory nobody will ever see.
+            os.write(self._spool, text.encode("utf-8", "backslashreplace"))
+            return
         self._merge()
         self._append(text)
 

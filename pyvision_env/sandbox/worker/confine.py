@@ -24,6 +24,8 @@ _NAMESPACES = (
     kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 )
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+# What libraries look up about their own process; the rest of /proc/<pid> tells of the machine (its mounts, say).
+_OWN_PROCESS = ("stat", "statm", "status", "maps", "limits", "fd")
 _SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/fonts", "/etc/localtime", "/etc/passwd")
 
 
@@ -48,7 +50,7 @@ def choose_rung(*, private_root: bool, single: bool, quota: bool, unconfined: bo
 
     Args:
         private_root: The file system holds nothing of the host but the runtime (a container or a private root).
-        single: The zygote hosts one episode at a time, and its container dies with it.
+        single: The zygote hosts one episode in its life, and its container ends with it.
         quota: Every slot is a file system of bounded size.
         unconfined: Run without any confinement when nothing better is there.
 
@@ -60,7 +62,7 @@ def choose_rung(*, private_root: bool, single: bool, quota: bool, unconfined: bo
     landlock = kernel.landlock_abi() > 0
     seccomp = _allowed(_try_seccomp)
     if not namespaces:
-        notes.append("user namespaces are refused: code cannot start processes")
+        notes.append("user namespaces are refused: code cannot start processes, and memory alone bounds its threads")
     if not landlock:
         notes.append("the kernel offers no Landlock")
     if not seccomp:
@@ -83,8 +85,8 @@ def choose_rung(*, private_root: bool, single: bool, quota: bool, unconfined: bo
         "network": True,
         "host_files": landlock or private_root,
         "other_episodes": landlock or single,
-        "signals": True,
-        "processes": True,
+        "signals": namespaces or landlock,
+        "processes": namespaces and landlock,
         "syscalls": True,
         "disk": quota,
         "private_root": private_root,
@@ -129,21 +131,23 @@ def runtime_paths(worker: Path) -> list[str]:
     return list(dict.fromkeys([*_SYSTEM, sys.prefix, sys.base_prefix, sys.exec_prefix, str(worker)]))
 
 
-def confine(rung: Rung, bounds: Confinement, slot: Path, readable: Sequence[str]) -> None:
-    """Hold the calling process to ``rung`` for the rest of its life; ``slot`` becomes its home."""
+def confine(rung: Rung, bounds: Confinement, home: str, readable: Sequence[str]) -> None:
+    """Hold the calling process to ``rung`` for the rest of its life; it may write below ``home`` only."""
     os.setsid()
-    os.chdir(slot)
-    home = str(slot)
+    os.chdir(home)
+    if not rung.namespaces:
+        kernel.die_with_parent()
     os.environ.update(HOME=home, TMPDIR=home, XDG_CACHE_HOME=home, MPLCONFIGDIR=home)
     # A dying episode must be the first victim, and once Landlock hides /proc the value can no longer be lowered.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    _limit_resources(bounds)
+    _limit_resources(bounds, rung)
     if rung.seccomp is None:
         return
     kernel.drop_capabilities()
     if rung.landlock:
-        kernel.landlock([*readable, f"/proc/{_own_pid()}"], [home], _DEVICES)
+        own = [f"/proc/{_own_pid()}/{name}" for name in _OWN_PROCESS]
+        kernel.landlock([*readable, *own], [home], _DEVICES)
     kernel.no_new_privileges()
     kernel.load_seccomp(kernel.filter_blob(rung.seccomp))
 
@@ -153,19 +157,22 @@ def _own_pid() -> str:
     return str(Path("/proc/self").readlink())
 
 
-def _limit_resources(bounds: Confinement) -> None:
+def _limit_resources(bounds: Confinement, rung: Rung) -> None:
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     disk = bounds.disk_mb << 20
     wanted = {
-        resource.RLIMIT_AS: size + (bounds.memory_mb << 20),
+        resource.RLIMIT_AS: size + ((bounds.memory_mb + bounds.mapped_mb) << 20),
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_CPU: bounds.cpu_seconds,
         resource.RLIMIT_FSIZE: disk,
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_MSGQUEUE: 0,
         resource.RLIMIT_NOFILE: 256,
-        resource.RLIMIT_NPROC: bounds.processes,
+        resource.RLIMIT_SIGPENDING: 256,
     }
+    if rung.namespaces:
+        # Elsewhere the count is over all processes of the user, other episodes' and other containers' included.
+        wanted[resource.RLIMIT_NPROC] = bounds.processes
     for which, value in wanted.items():
         hard = resource.getrlimit(which)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)

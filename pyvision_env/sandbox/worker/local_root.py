@@ -2,7 +2,7 @@
 
 ``python -I local_root.py SETTINGS`` with one JSON object: ``python`` (interpreter), ``main`` (the worker's entry
 point), ``binds`` (paths to keep, at the same places), ``slots`` (how many), ``disk_mb`` (size of each), ``scratch``
-(an empty directory of the host, used where a private root is refused), ``control`` (an inherited descriptor),
+(a directory that may be made on the host where a private root is refused), ``control`` (an inherited descriptor),
 ``environment`` (of the worker), ``unconfined`` (do without a private root).
 """
 
@@ -131,12 +131,12 @@ def main(argument: str) -> None:
         slots = [f"{_SLOTS}/{number}" for number in range(options["slots"])]
     else:
         slots = [f"{options['scratch']}/{number}" for number in range(options["slots"])]
-        for slot in slots:
-            Path(slot).mkdir(mode=0o700)
+        for path in (options["scratch"], *slots):
+            Path(path).mkdir(mode=0o700)
     control = options["control"]
     settings = {
         "control": control, "slots": slots, "private_root": private, "quota": private,
-        "unconfined": options["unconfined"], "notes": notes,
+        "scratch": None if private else options["scratch"], "unconfined": options["unconfined"], "notes": notes,
     }  # fmt: skip
     os.set_inheritable(control, True)
     command = [options["python"], "-I", options["main"], json.dumps(settings)]

@@ -19,21 +19,20 @@ class PictureTooLargeError(ValueError):
 
 
 def fit_pixels(width: int, height: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """The size nearest to ``width`` x ``height`` of the same aspect whose area lies within the budget.
-
-    The upper bound always holds; for extreme aspects (one side would fall under a pixel) the aspect gives way.
-    """
-    area = width * height
-    if min_pixels <= area <= max_pixels:
+    """The size of a picture within the pixel budget: the rule of ``pyvision_env.media.fit_pixels``, to the pixel."""
+    pixels = width * height
+    if min_pixels <= pixels <= max_pixels:
         return width, height
-    scale = math.sqrt((max_pixels if area > max_pixels else min_pixels) / area)
-    rounded = math.floor if area > max_pixels else math.ceil
-    new_width, new_height = max(1, rounded(width * scale)), max(1, rounded(height * scale))
-    if new_width * new_height > max_pixels:
-        new_width, new_height = min(new_width, max_pixels), min(new_height, max_pixels)
-        if new_width * new_height > max_pixels:
-            new_width, new_height = (max(1, max_pixels // new_height), new_height)
-    return new_width, new_height
+    if pixels < min_pixels:
+        scale = math.sqrt(min_pixels / pixels)
+        larger = math.ceil(width * scale), math.ceil(height * scale)
+        if larger[0] * larger[1] <= max_pixels:
+            return larger
+    else:
+        scale = math.sqrt(max_pixels / pixels)
+    # A strip thinner than a pixel after scaling keeps one pixel, so its long side must give way.
+    new_width = min(max(1, math.floor(width * scale)), max_pixels)
+    return new_width, min(max(1, math.floor(height * scale)), max_pixels // new_width)
 
 
 def check_size(width: float, height: float, what: str) -> None:

@@ -31,6 +31,7 @@ from .wire import EpisodeLimits, Frames, Picture, Reply, Run, Setup, Video, rece
 
 _TRACEBACK_CHARS = 3_000
 _TRACEBACK_FRAMES = 30
+_MAX_FRAMES = 1_000
 _HERE = str(Path(__file__).parent)
 _TEXT_CUSHION = 16 << 10
 _ALARM_REPEAT_S = 0.25
@@ -54,11 +55,10 @@ class Runtime:
         self._limits: EpisodeLimits
         self._transcript: Transcript
         self._armed = False
-        self._cells: list[str] = []
+        self._owner = os.getpid()
 
     def serve(self) -> None:
         """Answer requests until the host closes the episode."""
-        own = os.getpid()
         while True:
             request, fds = receive_request(self._sock)
             pictures: list[Image.Image] = []
@@ -68,9 +68,6 @@ class Runtime:
                 reply, pictures = self._run(request)
             else:
                 reply, pictures = self._frames(request)
-            if os.getpid() != own:
-                # The code forked and its child came here: it has nothing to answer.
-                os._exit(0)
             send(self._sock, reply, [picture.tobytes() for picture in pictures])
 
     def _set_up(self, request: Setup, fds: list[int]) -> Reply:
@@ -146,16 +143,23 @@ class Runtime:
             raise video.VideoError(reader)
         if gallery.room == 0:
             raise video.VideoError("no further image fits into this episode's budget")
+        num = request.num
+        if num is not None and num > gallery.room:
+            # Fewer frames over the whole span tell more than all of its first part.
+            gallery.dropped += num - gallery.room
+            num = gallery.room
         indices = reader.resolve(
-            times=request.times, indices=request.indices, start=request.start, end=request.end, num=request.num
-        )
+            times=request.times, indices=request.indices, start=request.start, end=request.end, num=num,
+            max_frames=_MAX_FRAMES,
+        )  # fmt: skip
+        gallery.dropped += max(0, len(indices) - gallery.room)
+        indices = indices[: gallery.room]
         lines = []
-        for index in indices[: gallery.room]:
+        for index, pixels in zip(indices, reader.frames(indices), strict=True):
             name = f"image_clue_{self._images + len(gallery.native)}"
-            gallery.add(Image.fromarray(reader[index].asnumpy()))
+            gallery.add(Image.fromarray(pixels))
             start = reader.get_frame_timestamp(index)[0]
             lines.append(f"{name}: frame {index} of video_clue_{request.video} at {start:.2f} s")
-        gallery.dropped += max(0, len(indices) - gallery.room)
         return lines
 
     def _begin(self, max_images: int) -> Gallery:
@@ -167,6 +171,9 @@ class Runtime:
         return gallery
 
     def _finish(self, seq: int, gallery: Gallery, error: str | None, details: str) -> tuple[Reply, list[Image.Image]]:
+        if os.getpid() != self._owner:
+            # The code forked and its child came here: it has nothing to answer.
+            os._exit(0)
         text, cut = self._transcript.take()
         if gallery.dropped:
             details = (
@@ -191,16 +198,15 @@ class Runtime:
 
     def _execute(self, source: str, name: str) -> None:
         linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-        self._cells.append(name)
         tree = ast.parse(source, name)
         last = tree.body[-1] if tree.body else None
         shown = last.value if isinstance(last, ast.Expr) else None
         if shown is not None:
             tree.body.pop()
         namespace = self._module.__dict__
-        exec(compile(tree, name, "exec"), namespace)
+        exec(compile(tree, name, "exec", dont_inherit=True), namespace)
         if shown is not None:
-            _display_last(eval(compile(ast.Expression(shown), name, "eval"), namespace))
+            _display_last(eval(compile(ast.Expression(shown), name, "eval", dont_inherit=True), namespace))
 
     @contextlib.contextmanager
     def _alarm(self, seconds: float) -> Iterator[None]:
@@ -217,8 +223,12 @@ class Runtime:
         try:
             yield
         finally:
-            self._armed = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            # Twice, because the alarm may ring between any two statements, here too.
+            try:
+                self._armed = False
+            finally:
+                self._armed = False
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _display(*values: Any) -> None:

@@ -13,6 +13,7 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 
@@ -20,6 +21,8 @@ PROTOCOL = 1
 MAX_HEADER = 4 << 20
 MAX_DESCRIPTORS = 200
 _LENGTH = struct.Struct(">I")
+# A header of a few bytes an element must not become hundreds of bytes an element on this side.
+_Few = msgspec.Meta(max_length=MAX_DESCRIPTORS)
 
 
 class WireError(Exception):
@@ -37,12 +40,13 @@ class EpisodeLimits(msgspec.Struct, frozen=True):
 
 
 class Confinement(msgspec.Struct, frozen=True):
-    """Resource bounds of one episode's processes."""
+    """Resource bounds of one episode's processes; ``mapped_mb`` is what its media need in address space alone."""
 
     memory_mb: int
     disk_mb: int
     processes: int
     cpu_seconds: int
+    mapped_mb: int = 0
 
 
 class Picture(msgspec.Struct, frozen=True):
@@ -103,8 +107,8 @@ class Reply(msgspec.Struct, tag=True, frozen=True):
     text: str = ""
     error: str | None = None
     truncated: bool = False
-    pictures: list[Picture] = []
-    videos: list[Video] = []
+    pictures: Annotated[list[Picture], _Few] = []
+    videos: Annotated[list[Video], _Few] = []
 
 
 class Spawn(msgspec.Struct, tag=True, frozen=True):
@@ -151,7 +155,7 @@ FromZygote = Hello | Failed | Exited
 
 _encoder = msgspec.msgpack.Encoder()
 request_decoder = msgspec.msgpack.Decoder(tuple[list[int], Request])
-reply_decoder = msgspec.msgpack.Decoder(tuple[list[int], Reply])
+reply_decoder = msgspec.msgpack.Decoder(tuple[Annotated[list[int], _Few], Reply])
 from_host_decoder = msgspec.msgpack.Decoder(FromHost)
 from_zygote_decoder = msgspec.msgpack.Decoder(FromZygote)
 

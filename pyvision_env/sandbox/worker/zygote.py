@@ -13,17 +13,18 @@ import gc
 import importlib
 import os
 import platform
+import secrets
 import select
 import signal
 import socket
-import stat
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import confine, figures, kernel, runtime, video
-from .wire import PROTOCOL, Exited, Failed, Hello, Kill, Spawn, from_host_decoder, pack
+from . import confine, figures, kernel, memory, runtime, video
+from .cleaning import empty_directory
+from .wire import PROTOCOL, Confinement, Exited, Failed, Hello, Kill, Spawn, from_host_decoder, pack
 
 _LIBRARIES = {
     "numpy": (),
@@ -50,6 +51,8 @@ class Settings:
         slots: Directories, one for each episode that may run at once.
         private_root: Nothing of the host is visible but the runtime.
         quota: Every slot is a file system of bounded size.
+        single_use: There is one episode in the zygote's life.
+        scratch: Directory above the slots that goes with the zygote, if any.
         unconfined: Run even where nothing can be confined.
         notes: What the launcher could not give, for the isolation report.
     """
@@ -57,6 +60,8 @@ class Settings:
     slots: list[str]
     private_root: bool
     quota: bool
+    single_use: bool = False
+    scratch: str | None = None
     unconfined: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -65,9 +70,10 @@ class Settings:
 class _Episode:
     number: int
     slot: Path
+    bounds: Confinement
     memory_bytes: int
-    baseline: int = 0
     cause: str | None = None
+    measure_at: float = 0.0
 
 
 class Zygote:
@@ -90,7 +96,7 @@ class Zygote:
         kernel.set_subreaper()
         self._rung = confine.choose_rung(
             private_root=settings.private_root,
-            single=len(settings.slots) == 1,
+            single=settings.single_use,
             quota=settings.quota,
             unconfined=settings.unconfined,
         )
@@ -102,6 +108,7 @@ class Zygote:
         self._readable = confine.runtime_paths(self._worker)
         gc.collect()
         gc.freeze()
+        self._inherited = memory.share_of(os.getpid(), 0)
         self._tell(
             Hello(
                 protocol=PROTOCOL,
@@ -130,6 +137,9 @@ class Zygote:
                 with contextlib.suppress(BlockingIOError):
                     os.read(wake_read, 4096)
             self._bury()
+            if not self._free and not self._living:
+                # No slot can be emptied any more: another worker has to take over.
+                return
             if self._control.fileno() in ready and not self._obey():
                 return
             if self._living and time.monotonic() - watched > _WATCH_MS / 1000:
@@ -164,24 +174,36 @@ class Zygote:
             self._tell(Exited(request.episode, "no slot is free"))
             return
         slot = self._free.pop()
+        try:
+            pid = self._fork(request, slot, fd)
+            reason = "the episode's namespaces could not be made"
+        except OSError as error:
+            pid, reason = 0, f"no process could be started: {error.strerror}"
+        if pid:
+            bounds = request.confinement
+            bound = self._inherited + ((bounds.memory_mb + bounds.mapped_mb) << 20)
+            self._living[pid] = _Episode(request.episode, slot, bounds, bound)
+        else:
+            self._clean(slot)
+            self._tell(Exited(request.episode, reason))
+
+    def _fork(self, request: Spawn, slot: Path, fd: int) -> int:
+        """The episode's process, a child of ours; 0 if its namespaces were refused."""
         read, write = os.pipe2(os.O_CLOEXEC)
-        bounds = request.confinement
-        first = os.fork()
-        if first == 0:
-            self._become_episode(request, slot, fd, write)
-        os.close(write)
-        pid = first
+        try:
+            pid = os.fork()
+            if pid == 0:
+                os.close(read)
+                self._become_episode(request, slot, fd, write)
+        finally:
+            os.close(write)
+            told = os.read(read, 16)
+            os.close(read)
         if self._rung.namespaces:
             # The first child entered the namespaces, forked the episode into them and is gone; the episode is ours.
-            told = os.read(read, 16)
-            os.waitpid(first, 0)
-            pid = int(told or 0)
-        os.close(read)
-        if pid == 0:
-            self._clean(slot)
-            self._tell(Exited(request.episode, "the episode's namespaces could not be made"))
-            return
-        self._living[pid] = _Episode(request.episode, slot, bounds.memory_mb << 20)
+            os.waitpid(pid, 0)
+            return int(told or 0)
+        return pid
 
     def _become_episode(self, request: Spawn, slot: Path, fd: int, write: int) -> None:
         """In the child: confine and serve; never returns."""
@@ -202,7 +224,10 @@ class Zygote:
             os.close(fd)
             spool = os.open(slot / ".output", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
             os.unlink(slot / ".output")
-            confine.confine(self._rung, request.confinement, slot, self._readable)
+            # Landlock leaves stat() and, on old kernels, truncate() open: others must not guess the names of files.
+            home = slot / secrets.token_hex(8)
+            home.mkdir(mode=0o700)
+            confine.confine(self._rung, request.confinement, str(home), self._readable)
             gc.enable()
             runtime.run_episode(sock, spool)
         except BaseException as error:  # noqa: BLE001 - a child must never run on into the zygote's loop
@@ -215,7 +240,7 @@ class Zygote:
         """Reap what has died, free its slot, tell the host."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
@@ -223,22 +248,42 @@ class Zygote:
             episode = self._living.pop(pid, None)
             if episode is not None:
                 self._clean(episode.slot)
+                if os.WIFSIGNALED(status) and usage.ru_utime + usage.ru_stime >= episode.bounds.cpu_seconds:
+                    episode.cause = f"its {episode.bounds.cpu_seconds} s of processor time were used up"
                 self._tell(Exited(episode.number, episode.cause or _cause(status)))
 
     def _clean(self, slot: Path) -> None:
-        empty_directory(slot)
+        try:
+            empty_directory(slot)
+        except OSError as error:
+            # Its leftovers must not meet another episode.
+            sys.stderr.write(f"slot {slot} cannot be emptied and is given up: {error}\n")
+            return
         self._free.append(slot)
 
     def _watch_memory(self) -> None:
         """Kill episodes whose processes together use more memory than they may."""
-        usage = _memory_by_root(set(self._living))
-        for pid, used in usage.items():
+        for pid, resident in memory.resident_by_root(set(self._living)).items():
             episode = self._living[pid]
-            if not episode.baseline:
-                episode.baseline = used
-            if used - episode.baseline > episode.memory_bytes:
-                episode.cause = f"its processes used more than {episode.memory_bytes >> 20} MiB of memory"
+            now = time.monotonic()
+            if sum(resident.values()) <= episode.memory_bytes or now < episode.measure_at:
+                continue
+            used = sum(memory.share_of(process, upper) for process, upper in resident.items())
+            # What the processes share is told apart only by walking their page tables: not too often.
+            episode.measure_at = now + 10 * (time.monotonic() - now)
+            if used > episode.memory_bytes:
+                episode.cause = f"its processes used more than {episode.bounds.memory_mb} MiB of memory"
                 os.kill(pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Kill what still lives, and leave nothing on the disk."""
+        for pid in self._living:
+            os.kill(pid, signal.SIGKILL)
+        for pid in self._living:
+            os.waitpid(pid, 0)
+        if self._settings.scratch is not None:
+            empty_directory(Path(self._settings.scratch))
+            os.rmdir(self._settings.scratch)
 
 
 def _cause(status: int) -> str:
@@ -249,57 +294,6 @@ def _cause(status: int) -> str:
         except ValueError:
             return f"killed by signal {number}"
     return f"exit code {os.WEXITSTATUS(status)}"
-
-
-def _memory_by_root(roots: set[int]) -> dict[int, int]:
-    """Private memory in bytes of each root process together with its descendants."""
-    parents: dict[int, int] = {}
-    private: dict[int, int] = {}
-    page = os.sysconf("SC_PAGESIZE")
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            text = Path(f"/proc/{entry}/stat").read_text(errors="replace")
-            parents[int(entry)] = int(text.rpartition(")")[2].split()[1])
-            _, resident, shared, *_ = Path(f"/proc/{entry}/statm").read_text().split()
-            private[int(entry)] = (int(resident) - int(shared)) * page
-    totals = dict.fromkeys(roots, 0)
-    for pid, used in private.items():
-        ancestor = pid
-        while ancestor not in roots and ancestor in parents:
-            ancestor = parents[ancestor]
-        if ancestor in roots:
-            totals[ancestor] += used
-    return totals
-
-
-def empty_directory(directory: Path) -> None:
-    """Remove everything below ``directory``, however deep, whatever its permissions, without following links.
-
-    Nested directories are first moved to the top, so that depth costs neither recursion nor long paths.
-    """
-    counter = 0
-    pending = True
-    while pending:
-        pending = False
-        for entry in list(os.scandir(directory)):
-            mode = entry.stat(follow_symlinks=False).st_mode
-            if not stat.S_ISDIR(mode):
-                os.unlink(entry.path)
-                continue
-            if mode & 0o700 != 0o700:
-                os.chmod(entry.path, 0o700)
-            for inner in list(os.scandir(entry.path)):
-                if inner.is_dir(follow_symlinks=False):
-                    if inner.stat(follow_symlinks=False).st_mode & 0o200 == 0:
-                        os.chmod(inner.path, 0o700)
-                    counter += 1
-                    os.rename(inner.path, directory / f".moved-{counter}-{os.getpid()}-{time.monotonic_ns()}")
-                    pending = True
-                else:
-                    os.unlink(inner.path)
-            os.rmdir(entry.path)
 
 
 def _import_libraries() -> dict[str, str]:
@@ -330,5 +324,8 @@ def run(control: socket.socket, settings: Settings) -> int:
         with contextlib.suppress(OSError):
             control.send(pack(Failed(str(error))))
         return 1
-    zygote.serve()
+    try:
+        zygote.serve()
+    finally:
+        zygote.end()
     return 0

@@ -1,0 +1,75 @@
+"""Fixtures of several folders: the engine, the sandbox image, and one sandbox of each kind for the whole session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import docker
+import docker.errors
+import pytest
+
+from pyvision_env.config import Limits
+from pyvision_env.errors import SandboxImageError
+from pyvision_env.sandbox import Sandbox, make_sandbox
+from pyvision_env.sandbox.image import DEFAULT_IMAGE, ImageInfo, build_image, check_image, recipe_digest
+
+SHORT = Limits(code_timeout_s=2, kill_grace_s=1)
+SMALL: dict[str, dict[str, Any]] = {
+    "local": {"containers": 1, "episodes_per_container": 6},
+    "docker": {"containers": 1, "episodes_per_container": 6, "container_memory_mb": 3072},
+    "docker-strict": {"containers": 1, "episodes_per_container": 4, "warm": 2},
+}
+BOUNDS = {"memory_mb": 512, "disk_mb": 16, "processes": 32}
+
+
+def _missing(what: str, reason: str) -> NoReturn:
+    """Leave the test out, or fail it where ``PYVISION_TEST_REQUIRE`` names what is missing."""
+    if what in os.environ.get("PYVISION_TEST_REQUIRE", "").split(","):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def docker_client() -> Iterator[docker.DockerClient]:
+    try:
+        client = docker.from_env()
+        client.ping()
+    except docker.errors.DockerException as error:
+        _missing("docker", f'no Docker engine answers ({error}); start one: eval "$(.ci/engine start)"')
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def sandbox_image(docker_client: docker.DockerClient) -> ImageInfo:
+    """The image of this checkout's worker and recipe, built if the engine's is another."""
+    try:
+        info = check_image(docker_client, DEFAULT_IMAGE)
+        if info.recipe == recipe_digest():
+            return info
+    except SandboxImageError:
+        pass
+    log: list[str] = []
+    try:
+        return build_image(DEFAULT_IMAGE, client=docker_client, progress=log.append)
+    except SandboxImageError as error:
+        pytest.fail("\n".join([*log[-30:], f"the sandbox image cannot be built: {error}"]), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def sandbox_of(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Sandbox]]:
+    """The session's sandbox of a kind: short time-outs, one worker (strict: a few), small bounds."""
+    made: dict[str, Sandbox] = {}
+
+    def get(kind: str) -> Sandbox:
+        if kind not in made:
+            if kind.startswith("docker"):
+                request.getfixturevalue("sandbox_image")
+            made[kind] = make_sandbox(kind, limits=SHORT, **BOUNDS, **SMALL[kind])
+        return made[kind]
+
+    yield get
+    for sandbox in made.values():
+        sandbox.close()
