@@ -48,7 +48,7 @@ def demo(
         isolation = runtime.isolation
         if screen is not None:
             _print_isolation(screen, isolation)
-        results = [_run(task, runtime, out, screen) for task in _tasks(every)]
+        results = [_run(task, settings, runtime, out, screen) for task, settings in _tasks(every)]
     page = write_page([read_trace(result.trace) for result in results if result.trace is not None], out / "index.html")
     unexpected = [result for result in results if not _as_expected(result)]
     if screen is None:
@@ -63,25 +63,28 @@ def demo(
         raise typer.Exit(ExitCode.RESULT)
 
 
-def _tasks(every: bool) -> Iterator[Task]:
+def _tasks(every: bool) -> Iterator[tuple[Task, dict[str, Any]]]:
+    """The tasks with their environment's own settings."""
     from pyvision_env.tasks import SearchTasks, VideoTasks, demo_image_tasks, demo_video_tasks
+    from pyvision_env.tasks.synthetic_search import THUMBNAIL_PIXELS
 
     photos, clips = demo_image_tasks(), demo_video_tasks()
     search = SearchTasks(1, difficulty="hard")
-    if every:
-        yield from (*photos, *clips, *search, *VideoTasks(1, difficulty="hard"))
-    else:
-        yield from (photos.by_id(_PHOTO), clips.by_id(_CLIP), *search)
+    plain = (
+        (*photos, *clips, *VideoTasks(1, difficulty="hard")) if every else (photos.by_id(_PHOTO), clips.by_id(_CLIP))
+    )
+    yield from ((task, {}) for task in plain)
+    yield from ((task, {"max_pixels": THUMBNAIL_PIXELS}) for task in search)
 
 
-def _run(task: Task, runtime: Sandbox, out: Path, screen: Console | None) -> EpisodeResult:
+def _run(task: Task, settings: dict[str, Any], runtime: Sandbox, out: Path, screen: Console | None) -> EpisodeResult:
     from pyvision_env.agents import ReferenceAgent
     from pyvision_env.env import PyVisionEnv
     from pyvision_env.rollout import run_episode
     from pyvision_env.trace import RecordTrace
 
     agent = ReferenceAgent()
-    env = RecordTrace(PyVisionEnv(tasks=[task], sandbox=runtime), out, agent=agent.name)
+    env = RecordTrace(PyVisionEnv(tasks=[task], sandbox=runtime, **settings), out, agent=agent.name)
     try:
         if screen is None:
             console.note(f"{task.id} ...")

@@ -61,7 +61,7 @@ def run(
     from pyvision_env.env import PyVisionEnv
     from pyvision_env.rollout import run_episodes, summarize
 
-    config = _config(sandbox, max_turns, settings or [])
+    config = _config(env, sandbox, max_turns, settings or [])
     chosen = _load(env, tasks, limit)
     make_agent = _agent_maker(agent, model, base_url, temperature, max_tokens, seed)
     results: list[EpisodeResult] = []
@@ -101,11 +101,17 @@ def run(
         raise typer.Exit(ExitCode.INFRASTRUCTURE)
 
 
-def _config(sandbox: str, max_turns: int | None, settings: Sequence[str]) -> EnvConfig:
+def _config(env: str | None, sandbox: str, max_turns: int | None, settings: Sequence[str]) -> EnvConfig:
+    """What the environment is registered with, then what was given."""
+    import gymnasium
+
     from pyvision_env.errors import ConfigError
     from pyvision_env.options import resolve_config
 
-    overrides: dict[str, Any] = {} if max_turns is None else {"max_turns": max_turns}
+    spec = None if env is None else gymnasium.registry.get(env)
+    overrides: dict[str, Any] = {} if spec is None else {k: v for k, v in spec.kwargs.items() if k != "kind"}
+    if max_turns is not None:
+        overrides["max_turns"] = max_turns
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:

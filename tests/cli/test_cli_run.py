@@ -160,7 +160,13 @@ def test_ctrl_c_leaves_the_finished_episodes_and_a_summary(tasks, agents, tmp_pa
     command = [PROGRAM, "run", *LOCAL, "--tasks", str(tasks), "--agent", f"{agents}:Slow", "--samples", "50"]
     command += ["--concurrency", "2", "--out", str(out), "--json"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+        # A test run in the background inherits an ignored interrupt, and a terminal's Ctrl-C is what is tested.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while sum(trace.complete for trace in _readable(out)) < 2 and time.monotonic() < deadline:
