@@ -22,6 +22,7 @@ from pyvision_env.config import SandboxConfig
 from pyvision_env.errors import SandboxError, SandboxStartError, SandboxUnavailableError
 from pyvision_env.sandbox.image import check_image
 from pyvision_env.sandbox.link import WorkerLink
+from pyvision_env.sandbox.local import MEMORY_ENVIRONMENT
 
 if TYPE_CHECKING:
     import docker
@@ -127,6 +128,11 @@ class DockerLauncher:
             raise
         return link
 
+    def close(self) -> None:
+        """Let go of the engine."""
+        if self._client is not None:
+            self._client.close()
+
     def _options(self, name: str, directory: Path) -> dict[str, Any]:
         config = self._config
         memory = config.memory_mb + 512 if self.single_use else config.container_memory_mb
@@ -159,6 +165,7 @@ class DockerLauncher:
             "tmpfs": {"/tmp": "size=64m,mode=0700,nosuid,nodev,noexec", **dict.fromkeys(slots, quota)},
             "volumes": {str(directory): {"bind": _CONTROL_DIR, "mode": "ro"}},
             "hostname": "sandbox",
+            "environment": MEMORY_ENVIRONMENT,
         }
         if config.cpus is not None:
             options["nano_cpus"] = int(config.cpus * 1e9)
@@ -182,8 +189,9 @@ def _sweep(client: docker.DockerClient) -> None:
     import docker.errors
 
     oldest = time.time() - _STALE_S
+    filters: dict[str, Any] = {"label": LABEL, "status": "created"}
     with contextlib.suppress(docker.errors.DockerException, OSError):
-        for container in client.containers.list(all=True, filters={"label": LABEL, "status": "created"}):
+        for container in client.containers.list(all=True, ignore_removed=True, filters=filters):
             created = datetime.fromisoformat(container.attrs["Created"][:19] + "+00:00").timestamp()
             if created < oldest:
                 _remove(container)

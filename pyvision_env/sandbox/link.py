@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from pyvision_env.sandbox.worker import wire
 
 _log = logging.getLogger(__name__)
 _MAX_DATAGRAM = 1 << 16
+_SEND_S = 10
 
 
 @dataclass
@@ -97,6 +99,7 @@ class WorkerLink:
             )
         self.hello = message
         self._control.settimeout(None)
+        self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_S, 0))
         self._reader.start()
 
     @property
@@ -110,8 +113,15 @@ class WorkerLink:
         return len(self._leases)
 
     def reserve(self) -> Lease:
-        """Take a slot without talking to the worker yet."""
-        ours, theirs = socket.socketpair()
+        """Take a slot without talking to the worker yet.
+
+        Raises:
+            SandboxStartError: This process may not open more descriptors.
+        """
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise SandboxStartError(f"no socket for another episode: {error}; raise `ulimit -n`") from None
         lease = Lease(next(self._numbers), ours, theirs)
         with self._lock:
             self._leases[lease.number] = lease
@@ -130,6 +140,8 @@ class WorkerLink:
             lease.sock.close()
             with self._lock:
                 self._leases.pop(lease.number, None)
+            # It hung up, or has not read anything for a long time: nobody should be sent there any more.
+            self._lose(str(error))
             raise SandboxLostError(f"{self.name} is gone: {self._lost or error}") from None
         finally:
             lease.theirs.close()

@@ -24,6 +24,8 @@ from pyvision_env.sandbox.link import WorkerLink
 _log = logging.getLogger(__name__)
 _WORKER = Path(__file__).parent / "worker"
 _STOP_S = 10.0
+# Without it every thread reserves 128 MiB of the episode's address space.
+MEMORY_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -98,6 +100,9 @@ class LocalLauncher:
             raise type(error)(f"{error}{wanted}" + (f"; it said: {said}" if said else "")) from None
         return link
 
+    def close(self) -> None:
+        """Nothing is held between launches."""
+
 
 def _binds(fonts: Path) -> list[str]:
     """What the private root keeps of the host: the interpreter, system libraries, fonts, the worker."""
@@ -111,7 +116,7 @@ def _binds(fonts: Path) -> list[str]:
 def _environment(fonts: Path) -> dict[str, str]:
     """A clean one: what stands in it can be read by model-written code."""
     environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "MPLCONFIGDIR": str(fonts), "MPLBACKEND": "Agg"}
-    return environment | dict.fromkeys(_THREADS, "1")
+    return environment | dict.fromkeys(_THREADS, "1") | MEMORY_ENVIRONMENT
 
 
 def _font_cache() -> Path:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pyvision_env.errors import SandboxStartError
 from pyvision_env.media import load_image
 from pyvision_env.types import ImageSource, RGBArray
 
@@ -35,7 +36,10 @@ class SharedPicture:
     def __init__(self, pixels: RGBArray) -> None:
         self.height: int = pixels.shape[0]
         self.width: int = pixels.shape[1]
-        self.fd = os.memfd_create("picture", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+        try:
+            self.fd = os.memfd_create("picture", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+        except OSError as error:
+            raise SandboxStartError(f"no memory file for another picture: {error}; raise `ulimit -n`") from None
         self._finalizer = weakref.finalize(self, os.close, self.fd)
         os.ftruncate(self.fd, self.nbytes)
         # Sealing is refused while a writable mapping is left.

@@ -67,6 +67,10 @@ class Launcher(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Let go of what launching needs; called when all workers are gone."""
+        ...
+
 
 class Sandbox:
     """Isolated Python runtimes for many episodes at once; made by ``make_sandbox``.
@@ -191,6 +195,7 @@ class Sandbox:
             episode.close()
         for link in links:
             link.close(wait=True)
+        self._launcher.close()
         self._pictures.clear()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Sandbox:
@@ -238,9 +243,10 @@ class Sandbox:
                     self.check_usable()
                     link = self._free_link() if self._queue[0] is ticket else None
                     if link is not None:
+                        lease = link.reserve()
                         if self._launcher.single_use:
                             self._used.add(link)
-                        return link, link.reserve()
+                        return link, lease
                     self._launch_if_needed()
                     if not self._condition.wait(max(0.0, deadline - time.monotonic())):
                         raise SandboxBusyError(self._busy())

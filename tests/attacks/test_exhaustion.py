@@ -75,7 +75,7 @@ def test_a_thread_bomb_is_an_error_in_the_code(attacker: Episode, neighbour: Epi
     ],
 )
 def test_a_memory_bomb_is_an_error_in_the_code(attacker: Episode, code: str) -> None:
-    result = attacker.run(code)
+    result = attacker.run(code, timeout=20)
     assert result.error in (
         "MemoryError: the memory limit of the runtime was reached",
         "OSError: [Errno 12] Cannot allocate memory",
@@ -105,7 +105,7 @@ def test_memory_outside_the_account_is_refused(attacker: Episode) -> None:
 )
 def test_memory_spread_over_processes_is_counted_together(attacker: Episode, neighbour: Episode, each: str) -> None:
     code = f"import os, time\nfor _ in range(8):\n  if os.fork() == 0:\n    {each}\n    time.sleep(60)\ntime.sleep(60)"
-    result = attacker.run(code, timeout=8)
+    result = attacker.run(code, timeout=20)
     assert result.error == "RuntimeLost: the Python runtime ended (its processes used more than 512 MiB of memory)"
     assert result.text == result.error + LOST
     assert answers_soon(neighbour)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
+import psutil
 import pytest
 
-from pyvision_env.sandbox import Episode
+from pyvision_env.sandbox import Episode, Sandbox
 
 LOST = ". A fresh runtime was started: variables are gone, image_clue_k and video_clue_j are bound anew."
 
@@ -26,14 +28,15 @@ def header(sizes, **fields):
 """
 
 
+@pytest.fixture(params=["local", pytest.param("docker", marks=pytest.mark.docker)])
+def sandbox(request: pytest.FixtureRequest, sandbox_of: Callable[[str], Sandbox]) -> Sandbox:
+    """Without strict: the wire is the same one, and its containers take their time."""
+    return sandbox_of(request.param)
+
+
 def found(attacker: Episode) -> None:
     result = attacker.run(FOUND + "print(type(seq), fd > 2)")
     assert result.text == "<class 'int'> True\n"
-
-
-def request(attacker: Episode, code: str) -> str:
-    """The attack as one step, with the seq of that very step at hand."""
-    return FOUND + code
 
 
 def test_a_reply_with_a_wrong_number_ends_the_runtime(attacker: Episode) -> None:
@@ -195,8 +198,6 @@ message = header([], seq=seq, text='with descriptors')
 sock.sendmsg([message], rights)
 time.sleep(1)
 """
-    import psutil
-
     before = psutil.Process().num_fds()
     assert attacker.run(FOUND + code).text == "with descriptors"
     assert psutil.Process().num_fds() <= before
@@ -243,7 +244,7 @@ time.sleep(5)
         "import sys\nfor m in [m for n, m in sys.modules.items() if '_pyvision' in n]:\n    m.__dict__.clear()",
         "import sys, linecache\nlinecache.cache = None\nsys.modules.clear()",
         "import gc\nfor o in gc.get_objects():\n    if type(o).__name__ == 'Runtime':\n        o.__dict__.clear()",
-        "import gc\nfor o in gc.get_objects():\n  if 'runtime.py' in repr(getattr(o, '__code__', 0)):\n    del o.__code__",
+        "import gc\nfor o in gc.get_objects():\n if 'runtime.' in repr(getattr(o, '__code__', 0)):\n  del o.__code__",
         "import msgspec, json; msgspec.msgpack.encode = json.dumps = None",
         "import signal; signal.signal = signal.setitimer = None",
         "import sys; sys.settrace(lambda *a: 1 / 0)",

@@ -132,11 +132,14 @@ for path in ('/proc/1/environ', '/proc/cmdline', '/proc/mounts', '/proc/meminfo'
     result = attacker.run(code)
     assert len(result.text.splitlines()) == 1, result.text
     names = set(ast.literal_eval(result.text))
-    assert names <= {
-        "HOME", "LANG", "MKL_NUM_THREADS", "MPLBACKEND", "MPLCONFIGDIR", "NUMEXPR_NUM_THREADS", "OMP_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS", "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "TMPDIR", "XDG_CACHE_HOME",
-        "HOSTNAME", "LD_LIBRARY_PATH", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK",
-    }, names  # fmt: skip
+    assert names <= HARMLESS, names - HARMLESS
+
+
+HARMLESS = {
+    "HOME", "HOSTNAME", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "LANG", "LD_LIBRARY_PATH", "MALLOC_ARENA_MAX",
+    "MKL_NUM_THREADS", "MPLBACKEND", "MPLCONFIGDIR", "NUMEXPR_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+    "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "TMPDIR", "XDG_CACHE_HOME",
+}  # fmt: skip
 
 
 def test_other_episodes_cannot_be_seen_signalled_or_read(attacker: Episode, neighbour: Episode) -> None:

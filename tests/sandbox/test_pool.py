@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from pyvision_env.errors import (
     SandboxClosedError,
     SandboxImageError,
     SandboxLostError,
+    SandboxStartError,
     SandboxUnavailableError,
 )
 from pyvision_env.sandbox import Sandbox, make_sandbox, shared_sandbox
@@ -258,20 +261,23 @@ def test_a_container_that_was_killed_is_an_infrastructure_error_and_is_replaced(
     kind: str, docker_client: docker.DockerClient
 ) -> None:
     with make_sandbox(kind, limits=SHORT, containers=1, warm=0, episodes_per_container=2) as sandbox:
-        before = ours(docker_client)
         episode = sandbox.open()
-        (name,) = ours(docker_client) - before
+        name = sandbox._links[0].name.removeprefix("container ")
         threading.Timer(0.5, docker_client.containers.get(name).kill).start()
         with pytest.raises(SandboxLostError, match=f"container {name} died while the episode was running"):
             episode.run("import time; time.sleep(30)")
         with sandbox.open() as fresh:
             assert fresh.run("2").text == "2\n"
-    assert wait_until(lambda: ours(docker_client) == before, 10)
+            names = {name, *(link.name.removeprefix("container ") for link in sandbox._links)}
+            assert len(names) >= 2
+    assert wait_until(lambda: not names & ours(docker_client), 10)
 
 
 def ours(client: docker.DockerClient, pid: int | None = None) -> set[str]:
     label = f"{LABEL}={os.getpid() if pid is None else pid}"
-    return {container.name for container in client.containers.list(all=True, filters={"label": label})}
+    return {
+        container.name for container in client.containers.list(all=True, ignore_removed=True, filters={"label": label})
+    }
 
 
 CLIENT = """
@@ -323,6 +329,36 @@ def test_descriptors_above_1023_work(single: Sandbox) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def test_running_out_of_descriptors_is_an_infrastructure_error_and_passes(single: Sandbox) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        for images in ([], [GREY]):
+            with pytest.raises(SandboxStartError, match="raise `ulimit -n`"):
+                single.open(images=images)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with single.open(images=[GREY]) as episode:
+        assert episode.run("image_clue_0.size").text == "(80, 60)\n"
+
+
+def test_a_worker_that_hangs_does_not_hold_the_client_beyond_its_deadline() -> None:
+    with make_sandbox("local", limits=SHORT, containers=1, open_timeout_s=1) as sandbox:
+        before = set(local_workers())
+        running = sandbox.start().open()
+        (worker,) = set(local_workers()) - before
+        (zygote,) = worker.children()
+        zygote.suspend()
+        try:
+            began = time.monotonic()
+            with pytest.raises(SandboxStartError, match="an episode did not become ready"):
+                sandbox.open()
+            assert time.monotonic() - began < 4
+            assert running.run("'goes on'").text == "'goes on'\n"
+        finally:
+            zygote.resume()
+
+
 def test_produced_pictures_hold_no_descriptors(single: Sandbox) -> None:
     with single.open(images=[GREY]) as episode:
         before = psutil.Process().num_fds()
@@ -354,11 +390,19 @@ def test_a_wrong_option_is_a_config_error_that_names_it(kind: str, options: dict
     assert "Its fields are: kind, image," in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["docker", "docker-strict"])
-def test_without_an_engine_the_error_says_what_to_do(
-    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def no_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no-engine.sock")
+    yield
+    with warnings.catch_warnings():
+        # The client library leaves the socket it could not connect to the collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.mark.usefixtures("no_engine")
+@pytest.mark.parametrize("kind", ["docker", "docker-strict"])
+def test_without_an_engine_the_error_says_what_to_do(kind: str) -> None:
     with make_sandbox(kind) as sandbox, pytest.raises(SandboxUnavailableError) as caught:
         sandbox.open()
     message = str(caught.value)
@@ -368,8 +412,8 @@ def test_without_an_engine_the_error_says_what_to_do(
     assert "pyvision-env doctor" in message
 
 
-def test_auto_takes_the_local_sandbox_where_no_engine_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no-engine.sock")
+@pytest.mark.usefixtures("no_engine")
+def test_auto_takes_the_local_sandbox_where_no_engine_answers() -> None:
     with make_sandbox("auto") as sandbox:
         assert sandbox.kind == "local"
 
@@ -413,7 +457,9 @@ def test_a_strict_episode_has_its_container_to_itself_and_takes_it_along(
     with sandbox.open() as one, sandbox.open() as two:
         assert one.run("import os; os.getcwd().startswith('/s/0/')").text == "True\n"
         assert two.run("import os; os.getcwd().startswith('/s/0/')").text == "True\n"
-        names = ours(docker_client)
+        names = {link.name.removeprefix("container ") for link in sandbox._used}
+        assert len(names) >= 2
+        assert names <= ours(docker_client)
     assert wait_until(lambda: len(ours(docker_client) & names) <= len(names) - 2, 10)
 
 

@@ -209,6 +209,20 @@ asyncio.run(main())
     assert episode.run(code).text == "sub\nthread\nasync\n"
 
 
+def test_threads_are_bounded_by_their_number_not_by_their_address_space(sandbox: Sandbox) -> None:
+    code = """
+import threading
+stop = threading.Event()
+threads = [threading.Thread(target=stop.wait) for _ in range(28)]
+for thread in threads:
+    thread.start()
+stop.set()
+print('all started')
+"""
+    with sandbox.open() as episode:
+        assert episode.run(code).text == "all started\n"
+
+
 def test_scikit_learn_works_under_confinement(episode: Episode) -> None:
     code = (
         "from sklearn.cluster import KMeans\nprint(sorted(KMeans(2, n_init=1).fit([[0.], [9.], [8.], [1.]]).labels_))"

@@ -162,7 +162,8 @@ def _limit_resources(bounds: Confinement, rung: Rung) -> None:
     disk = bounds.disk_mb << 20
     wanted = {
         resource.RLIMIT_AS: size + ((bounds.memory_mb + bounds.mapped_mb) << 20),
-        resource.RLIMIT_CORE: 0,
+        # Not 0: one byte also keeps crashes from the machine's crash reporter, where core dumps are piped to one.
+        resource.RLIMIT_CORE: 1,
         resource.RLIMIT_CPU: bounds.cpu_seconds,
         resource.RLIMIT_FSIZE: disk,
         resource.RLIMIT_MEMLOCK: 0,
