@@ -94,6 +94,7 @@ class Zygote:
         """
         settings = self._settings
         kernel.set_subreaper()
+        kernel.keep_freed_memory()
         self._rung = confine.choose_rung(
             private_root=settings.private_root,
             single=settings.single_use,
