@@ -40,6 +40,7 @@ _LIBRARIES = {
     "av": (),
 }  # fmt: skip
 _WATCH_MS = 250
+_CLOCK_TICKS_S = 0.1
 _MAX_DATAGRAM = 1 << 16
 
 
@@ -249,7 +250,7 @@ class Zygote:
             episode = self._living.pop(pid, None)
             if episode is not None:
                 self._clean(episode.slot)
-                if os.WIFSIGNALED(status) and usage.ru_utime + usage.ru_stime >= episode.bounds.cpu_seconds:
+                if os.WIFSIGNALED(status) and usage.ru_utime + usage.ru_stime > episode.bounds.cpu_seconds - _CLOCK_TICKS_S:
                     episode.cause = f"its {episode.bounds.cpu_seconds} s of processor time were used up"
                 self._tell(Exited(episode.number, episode.cause or _cause(status)))
 
