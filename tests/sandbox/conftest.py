@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pyvision_env.sandbox import Episode, Sandbox
+from pyvision_env.config import Limits
+from pyvision_env.sandbox import Episode, Sandbox, make_sandbox
 
 
 @pytest.fixture(params=["local", pytest.param("docker", marks=pytest.mark.docker)])
@@ -16,3 +17,16 @@ def sandbox(request: pytest.FixtureRequest, sandbox_of: Callable[[str], Sandbox]
 def episode(sandbox: Sandbox) -> Iterator[Episode]:
     with sandbox.open() as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def single() -> Iterator[Sandbox]:
+    """One worker with one slot."""
+    with make_sandbox(
+        "local",
+        limits=Limits(code_timeout_s=5, kill_grace_s=1),
+        containers=1,
+        episodes_per_container=1,
+        open_timeout_s=20,
+    ) as sandbox:
+        yield sandbox.start()

@@ -256,3 +256,11 @@ def test_large_images_do_not_eat_the_codes_memory(sandbox: Sandbox) -> None:
     with sandbox.open(images=[large] * 6) as episode:
         result = episode.run("a = bytearray(300_000_000)\nprint(image_clue_5.size)")
         assert result.text == "(6000, 5000)\n"
+
+
+def test_unseeded_random_numbers_are_the_same_in_every_episode(sandbox: Sandbox) -> None:
+    code = "import random\nprint(random.random(), np.random.rand(3))"
+    with sandbox.open() as one, sandbox.open() as two:
+        first = one.run(code).text
+        assert first == two.run(code).text
+        assert one.run(code).text != first

@@ -11,6 +11,7 @@ import contextlib
 import gc
 import linecache
 import os
+import random
 import signal
 import socket
 import sys
@@ -75,6 +76,9 @@ class Runtime:
         self._transcript = Transcript(request.limits.max_text_chars + _TEXT_CUSHION, self._spool)
         redirect(self._transcript, self._spool)
         figures.set_mode(request.limits.figures)
+        # The same code gives the same numbers in every episode, and again in a replay.
+        random.seed(0)
+        np.random.seed(0)
         sys.modules["__main__"] = self._module
         namespace = self._module.__dict__
         for name in self._libraries:

@@ -250,9 +250,9 @@ class Zygote:
             episode = self._living.pop(pid, None)
             if episode is not None:
                 self._clean(episode.slot)
-                if os.WIFSIGNALED(status) and usage.ru_utime + usage.ru_stime > episode.bounds.cpu_seconds - _CLOCK_TICKS_S:
-                    episode.cause = f"its {episode.bounds.cpu_seconds} s of processor time were used up"
-                self._tell(Exited(episode.number, episode.cause or _cause(status)))
+                used_s = usage.ru_utime + usage.ru_stime
+                cause = episode.cause or _cause(status, used_s, episode.bounds.cpu_seconds)
+                self._tell(Exited(episode.number, cause))
 
     def _clean(self, slot: Path) -> None:
         try:
@@ -291,7 +291,9 @@ class Zygote:
             os.rmdir(self._settings.scratch)
 
 
-def _cause(status: int) -> str:
+def _cause(status: int, used_s: float, bound_s: int) -> str:
+    if os.WIFSIGNALED(status) and used_s > bound_s - _CLOCK_TICKS_S:
+        return f"its {bound_s} s of processor time were used up"
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         try:

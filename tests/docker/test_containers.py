@@ -1,0 +1,93 @@
+"""The containers themselves: what the engine was told, what lies on the host's disk, what a killed start leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import docker
+import docker.errors
+import pytest
+
+from pyvision_env.config import SandboxConfig
+from pyvision_env.sandbox import Sandbox, containers, make_sandbox
+from pyvision_env.sandbox.containers import DockerLauncher
+from pyvision_env.sandbox.image import ImageInfo
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.mark.parametrize("kind", ["docker", "docker-strict"])
+def test_the_engine_was_told_every_restriction(
+    kind: str, sandbox_of: Callable[[str], Sandbox], docker_client: docker.DockerClient
+) -> None:
+    sandbox = sandbox_of(kind)
+    with sandbox.open():
+        name = sandbox._links[0].name.removeprefix("container ")
+        attributes = docker_client.containers.get(name).attrs
+    host, config = attributes["HostConfig"], attributes["Config"]
+    assert host["NetworkMode"] == "none"
+    assert host["ReadonlyRootfs"] is True
+    assert host["CapDrop"] == ["ALL"]
+    assert not host["CapAdd"]
+    assert not host["Privileged"]
+    assert "no-new-privileges" in host["SecurityOpt"]
+    assert any(option.startswith("seccomp={") for option in host["SecurityOpt"])
+    assert host["IpcMode"] == "none"
+    assert host["PidMode"] == ""
+    assert host["AutoRemove"] is True
+    assert host["Memory"] == host["MemorySwap"] > 0
+    assert host["PidsLimit"] > 0
+    assert config["User"] == "10001:10001"
+    assert not config.get("ExposedPorts")
+    assert not host["Devices"]
+    assert {mount["Destination"]: mount["RW"] for mount in attributes["Mounts"] if mount["Type"] == "bind"} == {
+        "/run/pyvision": False
+    }
+    assert all("nosuid" in flags and "noexec" in flags for flags in host["Tmpfs"].values())
+
+
+@pytest.mark.usefixtures("sandbox_image")
+def test_nothing_to_connect_to_lies_on_the_disk_even_below_a_long_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("d" * 120)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with make_sandbox("docker", containers=1, episodes_per_container=1) as sandbox, sandbox.open() as episode:
+        assert list(long.iterdir()) == []
+        assert episode.run("print('up')").text == "up\n"
+
+
+def test_what_a_killed_start_left_is_swept_away_and_nothing_else(
+    sandbox_image: ImageInfo, docker_client: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(containers, "LABEL", "org.pyvision-rl.sweep-test")
+    left = docker_client.containers.create(sandbox_image.id, "{}", labels={containers.LABEL: "1"})
+    old, new, foreign = (tmp_path / name for name in ("pyvision-control-old", "pyvision-control-new", "other"))
+    for folder in (old, new, foreign):
+        (folder / "inner").mkdir(parents=True)
+    for folder in (old, foreign):
+        os.utime(folder, (0, 0))
+    try:
+        containers._sweep(docker_client)
+        assert left.id in {each.id for each in docker_client.containers.list(all=True, ignore_removed=True)}
+        assert sorted(tmp_path.iterdir()) == sorted([new, foreign])
+        monkeypatch.setattr(containers, "_STALE_S", -60.0)
+        containers._sweep(docker_client)
+        assert left.id not in {each.id for each in docker_client.containers.list(all=True, ignore_removed=True)}
+        assert list(tmp_path.iterdir()) == [foreign]
+    finally:
+        with contextlib.suppress(docker.errors.NotFound):
+            left.remove(force=True)
+
+
+def test_strict_containers_hold_one_slot_and_shared_ones_many() -> None:
+    config = SandboxConfig(containers=2, episodes_per_container=8)
+    strict, shared = DockerLauncher(config, strict=True), DockerLauncher(config, strict=False)
+    assert (strict.slots, strict.workers, strict.single_use) == (1, 16, True)
+    assert (shared.slots, shared.workers, shared.single_use) == (8, 2, False)
