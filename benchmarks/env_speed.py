@@ -214,7 +214,7 @@ def mixed_rows(sandbox: Sandbox, paths: list[Path], rounds: int) -> list[dict[st
         row = compare(
             f"mixed episodes, {concurrent} at once",
             "episodes/s",
-            rounds,
+            rounds if concurrent < 32 else 2,
             warm=False,
             ours=lambda c=concurrent: rate(ours, c, max(8, 2 * c)),
             original=lambda c=concurrent: rate(original, c, max(2, c)),
