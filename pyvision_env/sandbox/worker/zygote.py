@@ -109,7 +109,7 @@ class Zygote:
         self._readable = confine.runtime_paths(self._worker)
         gc.collect()
         gc.freeze()
-        self._inherited = memory.share_of(os.getpid(), 0)
+        self._inherited = memory.share_of(os.getpid(), 0) or 0
         self._tell(
             Hello(
                 protocol=PROTOCOL,
@@ -272,10 +272,10 @@ class Zygote:
             if time.monotonic() < episode.measure_at:
                 continue
             began = time.process_time()
-            used = sum(memory.share_of(process, upper) for process, upper in families[pid].items())
+            exceeded = memory.exceeds(pid, episode.memory_bytes)
             # Exact figures are had by walking page tables: a tenth of the zygote's time goes into it, not more.
             episode.measure_at = time.monotonic() + 10 * len(suspects) * (time.process_time() - began)
-            if used > episode.memory_bytes:
+            if exceeded:
                 episode.cause = f"its processes used more than {episode.bounds.memory_mb} MiB of memory"
                 os.kill(pid, signal.SIGKILL)
 
