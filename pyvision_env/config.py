@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
+# A day: longer waits are mistakes, and clocks of the system overflow far above it.
+Seconds = Annotated[FiniteFloat, Field(gt=0, le=86_400)]
 
 
 class _Config(BaseModel):
@@ -38,9 +40,15 @@ class Limits(_Config):
     min_pixels: Positive = 3_136
     max_text_chars: Positive = 8_192
     max_visual_tokens: Positive | None = None
-    code_timeout_s: Annotated[float, Field(gt=0)] = 20.0
-    kill_grace_s: Annotated[float, Field(gt=0)] = 2.0
+    code_timeout_s: Seconds = 20.0
+    kill_grace_s: Seconds = 2.0
     figures: Literal["faithful", "content"] = "faithful"
+
+    @model_validator(mode="after")
+    def _pixels_leave_a_choice(self) -> Limits:
+        if self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels ({self.min_pixels}) must not exceed max_pixels ({self.max_pixels})")
+        return self
 
 
 class RewardConfig(_Config):
@@ -57,11 +65,11 @@ class RewardConfig(_Config):
         format_weight: Reward of a final answer in the expected form (``\boxed{}``); 0 in the paper.
     """
 
-    tool_weight: float = 0.1
+    tool_weight: FiniteFloat = 0.1
     gate: Literal["correct", "immediate"] = "correct"
     count: Literal["successful", "all"] = "successful"
     max_counted: Positive | None = None
-    format_weight: float = 0.0
+    format_weight: FiniteFloat = 0.0
 
 
 SandboxKind = Literal["auto", "docker", "docker-strict", "local", "local-unconfined"]
@@ -99,10 +107,10 @@ class SandboxConfig(_Config):
     container_memory_mb: Positive = 6_144
     disk_mb: Positive = 64
     processes: Positive = 64
-    cpus: float | None = None
+    cpus: Annotated[FiniteFloat, Field(gt=0)] | None = None
     cpu_seconds: Positive = 600
-    start_timeout_s: Annotated[float, Field(gt=0)] = 120.0
-    open_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    start_timeout_s: Seconds = 120.0
+    open_timeout_s: Seconds = 60.0
 
 
 class EnvConfig(_Config):

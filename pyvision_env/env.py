@@ -92,6 +92,9 @@ class PyVisionEnv(gymnasium.Env[dict[str, Any], Any]):
     ``on_infrastructure="truncate"`` the step is truncated instead, with reward 0 and ``end_reason ==
     "infrastructure"`` (after a failed ``reset``, the first step is); such episodes must be left out of training.
 
+    Given to ``gymnasium.make`` as text, numbers and dicts, all arguments survive ``spec.to_json()``; other objects
+    (paths, task objects, configuration models) are fine for everything else.
+
     Args:
         tasks: A task file, an iterable of tasks or a task set; None for the kind's own tasks.
         kind: ``image``, ``video``, ``search`` or ``synthetic-video``: which tasks stand in for ``tasks=None``.

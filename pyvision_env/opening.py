@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pyvision_env.config import EnvConfig, Limits
 from pyvision_env.media import fit_pixels, resize_to_budget
 from pyvision_env.progress import Progress
@@ -71,10 +73,17 @@ def _prompt_frames(
     """Frames spread evenly over a video, their names, and a note of what they show."""
     limits, info = config.limits, episode.videos[video]
     size = fit_pixels(info.width, info.height, limits.min_pixels, limits.max_pixels)
-    wanted = min(config.prompt_frames, limits.max_images_per_turn, info.num_frames, progress.room_for(*size))
+    wanted = min(config.prompt_frames, info.num_frames, progress.room_for(*size))
     if wanted == 0:
         return [], [], f"No frame of video_clue_{video} is shown: the image budget is used up."
-    result = episode.frames(video=video, num=wanted, max_images=wanted)
-    progress.add_images(result.images)
-    labels = new_labels(episode, len(result.images))
-    return list(result.images), labels, f"video_clue_{video}:\n{result_text([result], labels, limits.max_text_chars)}"
+    if wanted <= limits.max_images_per_turn:
+        results = [episode.frames(video=video, num=wanted, max_images=wanted)]
+    else:
+        # More than the runtime gives out at once: the same even spread, in several requests.
+        times = np.linspace(0, max(0.0, info.duration_s - 1 / info.fps), wanted).tolist()
+        step = limits.max_images_per_turn
+        results = [episode.frames(video=video, times=times[at : at + step]) for at in range(0, wanted, step)]
+    images = [image for result in results for image in result.images]
+    progress.add_images(images)
+    labels = new_labels(episode, len(images))
+    return images, labels, f"video_clue_{video}:\n{result_text(results, labels, limits.max_text_chars)}"

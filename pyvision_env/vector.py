@@ -48,7 +48,12 @@ class PyVisionVectorEnv(VectorEnv[Observations, Sequence[Any], NDArray[Any]]):
     that ended. So that fast episodes need not wait for slow ones, ``step`` leaves a sub-environment alone whose action
     is None, ``step_some`` steps a few, and ``send`` with ``recv`` hands results over as they come.
 
-    An error in one sub-environment is raised after the others have finished their step.
+    An error in one sub-environment is raised after the others have finished their step. ``failures`` then says which
+    one it was, and nothing is lost: what the others gave back can be taken with ``recv``.
+
+    Attributes:
+        envs: The sub-environments.
+        failures: The error of each sub-environment whose last call raised one, until its next call.
 
     Args:
         num_envs: Number of sub-environments.
@@ -93,6 +98,8 @@ class PyVisionVectorEnv(VectorEnv[Observations, Sequence[Any], NDArray[Any]]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._pool: ThreadPoolExecutor | None = None
         self._pending: dict[int, Future[StepResult]] = {}
+        self._ready: dict[int, StepResult] = {}
+        self.failures: dict[int, BaseException] = {}
         self._observations: list[dict[str, Any] | None] = [None] * num_envs
         self._terminated = np.zeros(num_envs, dtype=np.bool_)
         self._truncated = np.zeros(num_envs, dtype=np.bool_)
@@ -114,15 +121,9 @@ class PyVisionVectorEnv(VectorEnv[Observations, Sequence[Any], NDArray[Any]]):
         rest = dict(options or {})
         chosen = self._masked(rest.pop("reset_mask", None))
         self._refuse_pending(chosen)
-        futures = [self._submit(self._reset_one, i, seeds[i], rest) for i in chosen]
-        wait(futures)
         infos: dict[str, Any] = {}
-        for i, future in zip(chosen, futures, strict=True):
-            if future.exception() is None:
-                self._observations[i], info = future.result()
-                self._terminated[i] = self._truncated[i] = False
-                infos = self._collect(infos, info, i)
-        _raise_first(futures)
+        for result in self._all_of({i: self._submit(i, self._reset_one, seeds[i], rest) for i in chosen}):
+            infos = self._collect(infos, result.info, result.env_index)
         return tuple(self._observations), infos
 
     def step(
@@ -157,11 +158,8 @@ class PyVisionVectorEnv(VectorEnv[Observations, Sequence[Any], NDArray[Any]]):
                 f"Expected one action for each of distinct indices, but {indices} and {len(actions)} came"
             )
         self._refuse_pending(indices)
-        futures = [self._submit(self._step_one, index, action) for index, action in zip(indices, actions, strict=True)]
-        wait(futures)
-        results = [self._note(future.result()) for future in futures if future.exception() is None]
-        _raise_first(futures)
-        return results
+        pairs = zip(indices, actions, strict=True)
+        return self._all_of({index: self._submit(index, self._step_one, action) for index, action in pairs})
 
     def send(self, index: int, action: Any) -> None:
         """Begin a step of one sub-environment without waiting for it; ``recv`` hands the result over.
@@ -170,10 +168,12 @@ class PyVisionVectorEnv(VectorEnv[Observations, Sequence[Any], NDArray[Any]]):
             ConfigError: If there is no such sub-environment, or its last step was not received yet.
         """
         self._refuse_pending([index])
-        self._pending[index] = self._submit(self._step_one, index, action)
+        self._pending[index] = self._submit(index, self._step_one, action)
 
     def recv(self, timeout: float | None = None) -> list[StepResult]:
         """Wait until at least one step begun by ``send`` is done, and take all that are.
+
+        What sub-environments gave back while another one's error was raised is handed over first.
 
         Args:
             timeout: Seconds to wait; an empty list is returned when they are over.
@@ -182,6 +182,9 @@ class PyVisionVectorEnv(VectorEnv[Observations, Sequence[Any], NDArray[Any]]):
             ConfigError: If no step is under way.
             InfrastructureError: If one of the steps failed; the results of the others can still be received.
         """
+        if self._ready:
+            ready, self._ready = list(self._ready.values()), {}
+            return ready
         if not self._pending:
             raise ConfigError("No step is under way; call send(index, action) before recv()")
         done = wait(self._pending.values(), timeout, FIRST_COMPLETED).done
@@ -191,6 +194,7 @@ class PyVisionVectorEnv(VectorEnv[Observations, Sequence[Any], NDArray[Any]]):
             if error is not None:
                 # What the others gave back stays to be received.
                 del self._pending[index]
+                self._note_failure(index, error)
                 raise error
         return [self._note(self._pending.pop(index).result()) for index in finished]
 
@@ -203,18 +207,38 @@ class PyVisionVectorEnv(VectorEnv[Observations, Sequence[Any], NDArray[Any]]):
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._pending.clear()
+        self._ready.clear()
         for env in self.envs:
             env.close()
 
-    def _submit(self, work: Any, *args: Any) -> Future[Any]:
+    def _submit(self, index: int, work: Any, *args: Any) -> Future[StepResult]:
         if self.closed:
             raise ClosedEnvironmentError("This vector environment is closed; make a new one.")
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.num_envs, thread_name_prefix="pyvision-env")
-        return self._pool.submit(work, *args)
+        self._ready.pop(index, None)
+        self.failures.pop(index, None)
+        return self._pool.submit(work, index, *args)
 
-    def _reset_one(self, index: int, seed: int | None, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return self.envs[index].reset(seed=seed, options=dict(options))
+    def _all_of(self, futures: Mapping[int, Future[StepResult]]) -> list[StepResult]:
+        """The results of all, in order; at the first error the others' are kept for ``recv``."""
+        wait(futures.values())
+        errors = {index: error for index, future in futures.items() if (error := future.exception()) is not None}
+        results = [self._note(future.result()) for index, future in futures.items() if index not in errors]
+        if errors:
+            self._ready.update((result.env_index, result) for result in results)
+            for index, error in errors.items():
+                self._note_failure(index, error)
+            raise next(iter(errors.values()))
+        return results
+
+    def _note_failure(self, index: int, error: BaseException) -> None:
+        self.failures[index] = error
+        error.add_note(f"raised in sub-environment {index}")
+
+    def _reset_one(self, index: int, seed: int | None, options: dict[str, Any]) -> StepResult:
+        observation, info = self.envs[index].reset(seed=seed, options=dict(options))
+        return StepResult(index, observation, 0.0, False, False, info)
 
     def _step_one(self, index: int, action: Any) -> StepResult:
         return StepResult(index, *self.envs[index].step(action))
@@ -261,10 +285,3 @@ class PyVisionVectorEnv(VectorEnv[Observations, Sequence[Any], NDArray[Any]]):
                 f"reset_mask must be a bool array of shape ({self.num_envs},) with at least one True, but {mask!r} came"
             )
         return [int(i) for i in np.flatnonzero(mask)]
-
-
-def _raise_first(futures: Sequence[Future[Any]]) -> None:
-    for future in futures:
-        error = future.exception()
-        if error is not None:
-            raise error

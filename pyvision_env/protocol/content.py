@@ -64,6 +64,15 @@ def read_code(code: str) -> str | Invalid:
     return code
 
 
+def read_unfenced_code(code: str) -> str | Invalid:
+    """Code that needs no fence, without the one that models trained on the text grammar put around it all the same."""
+    fence = opening_fence(code)
+    body = code.rstrip()
+    if fence is None or len(body) < fence.end() + len(fence[1]) or not body.endswith(fence[1]):
+        return read_code(code)
+    return fenced_code(body[fence.end() : -len(fence[1])])
+
+
 def boxed(text: str) -> str | None:
     r"""The stripped content of the last ``\boxed{...}`` with balanced braces, or None: there is none, it stays open."""
     boxes = [box.end() for box in _BOX.finditer(text)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pyvision_env.errors import UserError
-from pyvision_env.protocol.content import read_answer, read_code, read_frames, show
+from pyvision_env.protocol.content import read_answer, read_frames, read_unfenced_code, show
 from pyvision_env.types import Action, Answer, FetchFrames, Invalid, RunCode
 
 CODE, FRAMES, ANSWER = 0, 1, 2
@@ -37,7 +37,7 @@ def from_structured(value: Any) -> Action:
             raise UserError(f"Expected text in the structured action ({index}, text), but got {show(payload)}")
         if index == ANSWER:
             return read_answer(payload)
-        code = read_code(payload)
+        code = read_unfenced_code(payload)
         return code if isinstance(code, Invalid) else RunCode((code,))
     if index == FRAMES:
         return _frames(payload)

@@ -8,13 +8,11 @@ from typing import Any
 
 from pyvision_env.errors import UserError
 from pyvision_env.protocol.content import (
-    fenced_code,
     one_turn,
-    opening_fence,
     read_answer,
-    read_code,
     read_frames,
     read_frames_json,
+    read_unfenced_code,
     show,
 )
 from pyvision_env.types import Action, Answer, FetchFrames, Invalid
@@ -92,7 +90,7 @@ def _read(call: Mapping[str, Any], names: str) -> str | FetchFrames | Answer | I
     content = _only_text(arguments, name)
     if isinstance(content, Invalid):
         return content
-    return read_answer(content) if name == "answer" else _unfenced(content)
+    return read_answer(content) if name == "answer" else read_unfenced_code(content)
 
 
 def _only_text(arguments: object, name: str) -> str | Invalid:
@@ -107,12 +105,3 @@ def _only_text(arguments: object, name: str) -> str | Invalid:
         return Invalid(f"{expected}, but {show(arguments)} came.")
     text: str = arguments[field]
     return text
-
-
-def _unfenced(code: str) -> str | Invalid:
-    """Code without the fence that models trained on the text grammar put around it here too."""
-    fence = opening_fence(code)
-    body = code.rstrip()
-    if fence is None or len(body) < fence.end() + len(fence[1]) or not body.endswith(fence[1]):
-        return read_code(code)
-    return fenced_code(body[fence.end() : -len(fence[1])])

@@ -22,7 +22,7 @@ from pyvision_env.config import SandboxConfig
 from pyvision_env.errors import SandboxError, SandboxStartError, SandboxUnavailableError
 from pyvision_env.sandbox.image import check_image
 from pyvision_env.sandbox.link import WorkerLink
-from pyvision_env.sandbox.local import MEMORY_ENVIRONMENT
+from pyvision_env.sandbox.local import WORKER_ENVIRONMENT
 
 if TYPE_CHECKING:
     import docker
@@ -165,7 +165,7 @@ class DockerLauncher:
             "tmpfs": {"/tmp": "size=64m,mode=0700,nosuid,nodev,noexec", **dict.fromkeys(slots, quota)},
             "volumes": {str(directory): {"bind": _CONTROL_DIR, "mode": "ro"}},
             "hostname": "sandbox",
-            "environment": MEMORY_ENVIRONMENT,
+            "environment": WORKER_ENVIRONMENT,
         }
         if config.cpus is not None:
             options["nano_cpus"] = int(config.cpus * 1e9)

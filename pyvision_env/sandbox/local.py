@@ -24,8 +24,12 @@ from pyvision_env.sandbox.link import WorkerLink
 _log = logging.getLogger(__name__)
 _WORKER = Path(__file__).parent / "worker"
 _STOP_S = 10.0
-# Without it every thread reserves 128 MiB of the episode's address space.
-MEMORY_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
+WORKER_ENVIRONMENT = {
+    # Without it every thread reserves 128 MiB of the episode's address space.
+    "MALLOC_ARENA_MAX": "2",
+    # The same code gives the same order of a set in every episode, and again in a replay.
+    "PYTHONHASHSEED": "0",
+}
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -116,7 +120,7 @@ def _binds(fonts: Path) -> list[str]:
 def _environment(fonts: Path) -> dict[str, str]:
     """A clean one: what stands in it can be read by model-written code."""
     environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "MPLCONFIGDIR": str(fonts), "MPLBACKEND": "Agg"}
-    return environment | dict.fromkeys(_THREADS, "1") | MEMORY_ENVIRONMENT
+    return environment | dict.fromkeys(_THREADS, "1") | WORKER_ENVIRONMENT
 
 
 def _font_cache() -> Path:

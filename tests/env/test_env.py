@@ -14,7 +14,9 @@ from samples import answer, code, image_task
 
 import pyvision_env
 from pyvision_env.env import PyVisionEnv
-from pyvision_env.errors import ConfigError, TaskError
+from pyvision_env.errors import ConfigError, MediaError, TaskError
+from pyvision_env.sandbox import Sandbox
+from pyvision_env.types import ImageSource, Task
 
 IDS = ["PyVision/ImageQA-v0", "PyVision/VideoQA-v0", "PyVision/SyntheticSearch-v0", "PyVision/SyntheticVideo-v0"]
 SHOW = code("plt.imshow(image_clue_0)\nplt.show()")
@@ -131,6 +133,16 @@ def test_options_name_a_task_without_disturbing_the_order(make: Any) -> None:
 def test_wrong_options_are_refused(make: Any, options: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         make(image_task("0")).reset(options=options)
+
+
+def test_an_env_whose_first_reset_failed_can_be_reset_again(sandbox: Sandbox) -> None:
+    broken = Task("broken", "What?", "B", images=(ImageSource(data=b"no picture"),))
+    env = gym.make("PyVision/ImageQA-v0", tasks=[broken, image_task()], shuffle=False, sandbox=sandbox)
+    with pytest.raises(MediaError):
+        env.reset()
+    env.reset()
+    assert env.step(answer("B"))[1] == 1.0
+    env.close()
 
 
 def test_ansi_rendering_is_the_transcript(make: Any) -> None:

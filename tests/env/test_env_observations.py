@@ -76,6 +76,16 @@ def test_shown_videos_come_with_frames(make: Any) -> None:
     assert obs["images"][1].mean() < obs["images"][3].mean()
 
 
+def test_more_frames_than_a_turn_may_fetch_can_be_shown_at_the_start(make: Any) -> None:
+    env = make(video_task(), media_in_prompt=True, prompt_frames=20)
+    obs, info = env.reset()
+    assert [round(image.mean() / 10) for image in obs["images"]] == list(range(20))
+    assert info["num_images"] == 20
+    assert "image_clue_19: frame 19 of video_clue_0" in obs["text"]
+    assert env.first_observation.labels == tuple(f"image_clue_{k}" for k in range(20))
+    assert len(make(video_task(), media_in_prompt=True, prompt_frames=99).reset()[0]["images"]) == 20
+
+
 def test_a_tasks_own_setting_wins_over_the_environments(make: Any) -> None:
     env = make(image_task(media_in_prompt=False), media_in_prompt=True)
     assert env.reset()[0]["images"] == ()

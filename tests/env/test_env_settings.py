@@ -43,6 +43,11 @@ def test_keywords_reach_the_configuration() -> None:
         ({"num_tasks": 3}, "generated"),
         ({"kind": "search", "num_tasks": 0}, "at least 1"),
         ({"media_root": "here"}, "media_root"),
+        ({"max_pixels": 1_000}, "min_pixels .3136. must not exceed max_pixels .1000."),
+        ({"code_timeout_s": float("inf")}, "code_timeout_s"),
+        ({"code_timeout_s": 1e9}, "code_timeout_s"),
+        ({"tool_weight": float("nan")}, "tool_weight"),
+        ({"sandbox": {"cpus": -1}}, "cpus"),
     ],
 )
 def test_wrong_keywords_are_refused_with_a_hint(keywords: dict[str, Any], words: str) -> None:

@@ -13,8 +13,9 @@ from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.vector import AutoresetMode
 from samples import answer, code, image_task
 
-from pyvision_env.errors import ConfigError, UserError
+from pyvision_env.errors import ConfigError, MediaError, UserError
 from pyvision_env.sandbox import Sandbox, make_sandbox
+from pyvision_env.types import ImageSource, Task
 from pyvision_env.vector import PyVisionVectorEnv
 
 pytestmark = pytest.mark.usefixtures("sandbox")
@@ -104,14 +105,14 @@ def test_a_sub_environment_without_action_is_left_alone(envs: PyVisionVectorEnv)
 
 def test_fast_episodes_do_not_wait_for_slow_ones(envs: PyVisionVectorEnv) -> None:
     envs.reset(seed=0)
-    envs.send(0, code("import time; time.sleep(3)"))
-    began = time.monotonic()
+    envs.send(0, code("import time; time.sleep(6)"))
     for _ in range(2):
         envs.send(1, PRINT)
         assert [result.env_index for result in envs.recv()] == [1]
     results = envs.step_some([2], [answer("B")])
     assert [(result.env_index, result.terminated) for result in results] == [(2, True)]
-    assert time.monotonic() - began < 2.5
+    # The slow one is still at it.
+    assert not envs._pending[0].done()
     with pytest.raises(ConfigError, match="under way"):
         envs.step((PRINT, None, None))
     assert envs.recv(timeout=0.01) == []
@@ -123,8 +124,8 @@ def test_fast_episodes_do_not_wait_for_slow_ones(envs: PyVisionVectorEnv) -> Non
 def test_steps_run_side_by_side(envs: PyVisionVectorEnv) -> None:
     envs.reset(seed=0)
     began = time.monotonic()
-    envs.step([code("import time; time.sleep(1)")] * 3)
-    assert time.monotonic() - began < 2.5
+    envs.step([code("import time; time.sleep(5)")] * 3)
+    assert time.monotonic() - began < 14
 
 
 def test_an_error_is_raised_after_the_others_have_finished(envs: PyVisionVectorEnv) -> None:
@@ -132,9 +133,29 @@ def test_an_error_is_raised_after_the_others_have_finished(envs: PyVisionVectorE
     with pytest.raises(UserError):
         envs.step((3, PRINT, answer("B")))
     assert [len(env.turns) for env in envs.envs] == [0, 1, 1]
+    assert list(envs.failures) == [0]
+    assert envs.failures[0].__notes__ == ["raised in sub-environment 0"]
     obs, _, terminated, _, _ = envs.step((None, None, None))
     assert "(120, 80)" in obs[1]["text"]
     assert terminated.tolist() == [False, False, True]
+    kept = envs.recv()
+    assert [(result.env_index, result.reward) for result in kept] == [(1, 0.0), (2, 1.0)]
+    assert [result.info["correct"] for result in kept] == [None, True]
+    with pytest.raises(ConfigError, match="send"):
+        envs.recv()
+    envs.step((PRINT, None, None))
+    assert envs.failures == {}
+
+
+def test_a_failed_reset_keeps_what_the_others_gave(sandbox: Sandbox) -> None:
+    tasks = [image_task("good"), Task("bad", "What?", "A", images=(ImageSource(data=b"no picture"),))]
+    envs = PyVisionVectorEnv(2, tasks, sandbox=sandbox, shuffle=False)
+    envs.envs[1].reset()
+    with pytest.raises(MediaError):
+        envs.reset()
+    assert list(envs.failures) == [1]
+    assert [(result.env_index, result.info["task_id"]) for result in envs.recv()] == [(0, "good")]
+    envs.close()
 
 
 def test_recv_raises_the_error_and_keeps_the_other_results(envs: PyVisionVectorEnv) -> None:

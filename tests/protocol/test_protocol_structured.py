@@ -20,6 +20,8 @@ SPACE = action_space("structured")
     [
         ((0, "print(1)"), RunCode(("print(1)",))),
         ((np.int64(0), "x"), RunCode(("x",))),
+        ((0, "```python\nprint(1)\n```"), RunCode(("print(1)",))),
+        ((0, "print('```')"), RunCode(("print('```')",))),
         ((1, {"video": 0, "times": (1.5, 3.0)}), FetchFrames(times=(1.5, 3.0))),
         ((1, {"video": np.int64(1), "times": np.array([1, 2])}), FetchFrames(video=1, times=(1.0, 2.0))),
         ((1, {"video": 0, "times": (np.array(1.5), np.array(3.0))}), FetchFrames(times=(1.5, 3.0))),

@@ -139,7 +139,8 @@ def main(argument: str) -> None:
         "scratch": None if private else options["scratch"], "unconfined": options["unconfined"], "notes": notes,
     }  # fmt: skip
     os.set_inheritable(control, True)
-    command = [options["python"], "-I", options["main"], json.dumps(settings)]
+    # Isolated as by -I, but for the variables: the environment is ours alone, and it fixes the order of sets.
+    command = [options["python"], "-s", "-P", options["main"], json.dumps(settings)]
     os.execve(command[0], command, options["environment"])
 
 

@@ -1,4 +1,4 @@
-"""Entry point of the worker: ``python -I main.py SETTINGS`` with one JSON object.
+"""Entry point of the worker: ``python -s -P main.py SETTINGS`` with one JSON object.
 
 ``control`` is the path of the host's control socket or the number of an inherited descriptor; the other keys are those
 of ``zygote.Settings``.

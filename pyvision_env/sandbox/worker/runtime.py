@@ -17,6 +17,7 @@ import socket
 import sys
 import traceback
 import types
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ class Runtime:
         for name in self._libraries:
             namespace[name] = _COMMON[name]()
         namespace["display"] = _display
+        warnings.formatwarning = _warning
         for spec, fd in zip(request.images, fds, strict=False):
             self._bind(map_image(fd, spec.width, spec.height))
         infos = []
@@ -242,6 +244,13 @@ def _display(*values: Any) -> None:
             print(value)  # noqa: T201 - this is the code's own output
 
 
+def _warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: Any = None) -> str:
+    """A warning as one line; where a library raised it is of no use to the code's author."""
+    del line
+    place = f"{filename}:{lineno}: " if filename.startswith("<step ") else ""
+    return f"{place}{category.__name__}: {message}\n"
+
+
 def _display_last(value: Any) -> None:
     """Show the value of a step's last expression, as notebooks do."""
     if value is None or _show(value) or _is_plotting_handle(value):
@@ -281,6 +290,7 @@ def _describe(raised: BaseException) -> tuple[str | None, str]:
         return line, line
     try:
         told = traceback.TracebackException.from_exception(raised, limit=-_TRACEBACK_FRAMES)
+        _leave_out_what_comes_before_the_code(told)
         _leave_out_our_frames(told)
         summary = "".join(told.format_exception_only()).strip().splitlines()
         line = summary[-1] if summary else type(raised).__name__
@@ -292,6 +302,14 @@ def _describe(raised: BaseException) -> tuple[str | None, str]:
     except BaseException:  # noqa: BLE001 - a hostile __str__ may raise anything
         line = text = type(raised).__name__
     return printable(line), shorten(printable(text).strip(), _TRACEBACK_CHARS)
+
+
+def _leave_out_what_comes_before_the_code(told: traceback.TracebackException) -> None:
+    """Drop the frames that lead to the code, or all where it was not reached (a syntax error, a result's repr)."""
+    frames = list(told.stack)
+    if len(frames) < _TRACEBACK_FRAMES:
+        first = next((at for at, frame in enumerate(frames) if frame.filename.startswith("<step ")), len(frames))
+        told.stack[:] = frames[first:]
 
 
 def _leave_out_our_frames(told: traceback.TracebackException | None) -> None:
