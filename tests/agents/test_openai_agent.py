@@ -85,8 +85,8 @@ def test_passing_faults_are_tried_again(stub, make, fault):
 
 
 def test_a_slow_reply_is_given_up_and_asked_for_again(stub, make):
-    script(stub, Reply("late", delay_s=1.0), ANSWER)
-    assert make(timeout_s=0.3).act(CONTEXT) == ANSWER.content
+    script(stub, Reply("late", delay_s=6.0), ANSWER)
+    assert make(timeout_s=2).act(CONTEXT) == ANSWER.content
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_attempts_are_bounded_and_end_in_a_typed_error(stub, make, fault):
     with pytest.raises(ModelUnavailableError, match="stub-model"):
         make(attempts=3).act(CONTEXT)
     assert len(stub.requests) == 3
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_a_server_that_is_not_there_is_an_infrastructure_error(make):

