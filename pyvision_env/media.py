@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pyvision_env.errors import MediaError
 from pyvision_env.types import ImageSource, RGBArray
@@ -88,9 +88,12 @@ def _decode(file: io.BytesIO | Path, name: str, cap: int) -> RGBArray:
 
 
 def _damaged(name: str, error: BaseException) -> str:
+    # Pillow's own words name the object in memory, which tells nobody anything and differs from run to run.
+    unknown = isinstance(error, UnidentifiedImageError)
+    reason = "it begins like no known image format" if unknown else f"{type(error).__name__}: {error}"
     return (
         f"expected a readable image (PNG, JPEG, WebP, ...) in {name}, found damaged, truncated or other data "
-        f"({type(error).__name__}: {error}); open it in a viewer, and fetch or export it again"
+        f"({reason}); open it in a viewer, and fetch or export it again"
     )
 
 

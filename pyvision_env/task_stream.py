@@ -56,8 +56,10 @@ class TaskSource:
             )
         if media_root is not None and tasks is None:
             raise ConfigError(f"media_root belongs to tasks that are given with tasks=, but {given}")
-        if num_tasks is not None and num_tasks < 1:
-            raise ConfigError(f"num_tasks must be at least 1, but {num_tasks} came")
+        _check_whole("num_tasks", num_tasks, least=1)
+        _check_whole("task_seed", task_seed, least=0)
+        if task_args is not None and not isinstance(task_args, Mapping):
+            raise ConfigError(f"task_args must be a dict of keyword arguments, but {task_args!r} came")
         self._tasks = tasks
         self._kind = kind
         self._num_tasks = _DEFAULT_NUM_TASKS if num_tasks is None else num_tasks
@@ -94,6 +96,11 @@ class TaskSource:
             except TypeError as error:
                 raise ConfigError(f"task_args {self._task_args} do not fit {generator.__name__}: {error}") from error
         return tasks.demo_image_tasks() if self._kind == "image" else tasks.demo_video_tasks()
+
+
+def _check_whole(name: str, value: object, least: int) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        raise ConfigError(f"{name} must be a whole number of at least {least}, but {value!r} came")
 
 
 class TaskStream:

@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pyvision_env.errors import TaskError
+from pyvision_env.errors import ConfigError, TaskError
 from pyvision_env.tasks.media_fields import shorten
 from pyvision_env.tasks.records import Problem, parse_record
 from pyvision_env.tasks.task_set import TaskSet
@@ -49,10 +49,13 @@ def load_tasks(
         limit: Read only so many records.
 
     Raises:
+        ConfigError: ``limit`` is no whole number of at least 1.
         TaskError: The source is missing or of another form, no record is good, or ``on_error="raise"`` met a bad one.
     """
     if on_error not in ("report", "raise"):
         raise TaskError(f"on_error must be 'report' or 'raise', got {on_error!r}")
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise ConfigError(f"limit must be a whole number of at least 1, or None, but {limit!r} came")
     if isinstance(source, TaskSet):
         return source if limit is None else source[:limit]
     tasks: dict[str, Task] = {}
@@ -112,7 +115,8 @@ def _locate(source: Iterable[Task | Mapping[str, Any]] | str | Path) -> Iterator
 
 def _read_json(path: Path) -> list[object]:
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))
+        # Some editors begin a file with a byte order mark.
+        records = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         hint = "; one record a line belongs in a .jsonl file" if error.msg.startswith("Extra data") else ""
         raise TaskError(
@@ -121,6 +125,10 @@ def _read_json(path: Path) -> list[object]:
         ) from error
     except UnicodeDecodeError as error:
         raise TaskError(f"expected UTF-8 text in {path}, found other bytes: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise TaskError(f"expected a JSON list of records in {path}, found {_refused(error)}") from error
+    except OSError as error:
+        raise TaskError(f"expected a readable file at {path}: {error}") from error
     if not isinstance(records, list):
         raise TaskError(f"expected a JSON list of records in {path}, found {shorten(records)}")
     return records
@@ -128,16 +136,25 @@ def _read_json(path: Path) -> list[object]:
 
 def _read_jsonl(path: Path) -> Iterator[object]:
     index = 0
-    with path.open("rb") as lines:
+    try:
+        lines = path.open("rb")
+    except OSError as error:
+        raise TaskError(f"expected a readable file at {path}: {error}") from error
+    with lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
                 yield json.loads(line)
-            except ValueError as error:  # broken JSON or not UTF-8
-                found = f"line {number}: {shorten(line.decode('utf-8', 'replace').strip(), 60)} ({error})"
+            except (ValueError, RecursionError) as error:
+                found = f"line {number}: {shorten(line.decode('utf-8', 'replace').strip(), 60)} ({_refused(error)})"
                 yield Problem(str(path), index, "", "one JSON object a line", found)
             index += 1
+
+
+def _refused(error: ValueError | RecursionError) -> str:
+    """Why Python's reader refuses JSON: broken, not UTF-8, a number of thousands of digits, or nested too deeply."""
+    return "JSON that is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _read_parquet(path: Path, stem: str) -> Iterator[_Located]:
@@ -151,7 +168,7 @@ def _read_parquet(path: Path, stem: str) -> Iterator[_Located]:
                 for record in batch.to_pylist():
                     yield _Located(str(path), index, record, stem, path.parent)
                     index += 1
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise TaskError(f"expected a parquet file in {path}, found damaged or other data: {error}") from error
 
 
@@ -176,11 +193,18 @@ def _read_saved(path: Path) -> Iterator[_Located]:
             f"{path} is a saved `datasets` data set, but `datasets` is not installed; "
             'run: pip install "pyvision-rl[datasets]"'
         ) from error
-    loaded = datasets.load_from_disk(str(path))
-    splits = loaded if isinstance(loaded, datasets.DatasetDict) else {path.name: loaded}
-    for name, split in splits.items():
-        for index, record in enumerate(_undecoded(datasets, split)):
-            yield _Located(f"{path} ({name})", index, record, name, path)
+    try:
+        loaded = datasets.load_from_disk(str(path))
+        splits = loaded if isinstance(loaded, datasets.DatasetDict) else {path.name: loaded}
+        for name, split in splits.items():
+            for index, record in enumerate(_undecoded(datasets, split)):
+                yield _Located(f"{path} ({name})", index, record, name, path)
+    except Exception as error:  # on damaged files `datasets` raises whatever its parts raise
+        reason = f"{type(error).__name__}: {shorten(str(error), 300)}"
+        raise TaskError(
+            f"expected a data set saved by `datasets` in {path}, found a damaged or incomplete one ({reason}); "
+            "save it again with save_to_disk"
+        ) from error
 
 
 def _undecoded(datasets: Any, split: Any) -> Any:

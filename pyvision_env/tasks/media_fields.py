@@ -37,7 +37,10 @@ def shorten(value: object, limit: int = 80) -> str:
         return "nothing"
     if isinstance(value, (bytes, bytearray)):
         return f"{len(value)} bytes"
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except (RecursionError, ValueError):  # nested too deeply, or a whole number of thousands of digits somewhere in it
+        return f"a value of type {type(value).__name__} that is too large to show"
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def _raw(record: Mapping[str, Any], default_id: str, root: Path) -> Task:
     answer = _answer("answer", record.get("answer"))
     images, videos = _media(record, root)
     extra = {key: value for key, value in record.items() if key not in _RAW and value is not None}
-    return _task(record, default_id, question, answer, images, videos, extra)
+    return _task(record, default_id, question, answer, "answer", images, videos, extra)
 
 
 def _processed(record: Mapping[str, Any], default_id: str, root: Path) -> Task:
@@ -94,9 +95,10 @@ def _processed(record: Mapping[str, Any], default_id: str, root: Path) -> Task:
     if not question:
         raise BadFieldError("prompt", "a user message with the question", "an empty question")
     if reward_model.get("ground_truth") is not None:
-        answer = _answer("reward_model.ground_truth", reward_model["ground_truth"])
+        field, given = "reward_model.ground_truth", reward_model["ground_truth"]
     else:
-        answer = _answer("extra_info.answer", extra_info.get("answer"))
+        field, given = "extra_info.answer", extra_info.get("answer")
+    answer = _answer(field, given)
     images, videos = _media(record, root)
     hint = _mapping(record, "mm_hint")
     if hint.get("hint_path") is not None:
@@ -110,7 +112,7 @@ def _processed(record: Mapping[str, Any], default_id: str, root: Path) -> Task:
     inherited = {"media_in_prompt": shown[1] == "w"} if shown else {}
     if "id" not in record and extra_info.get("id") is not None:
         inherited["id"] = extra_info["id"]
-    return _task({**inherited, **record}, default_id, question, answer, images, videos, extra)
+    return _task({**inherited, **record}, default_id, question, answer, field, images, videos, extra)
 
 
 def _task(
@@ -118,6 +120,7 @@ def _task(
     default_id: str,
     question: str,
     answer: str,
+    answer_field: str,
     images: list[ImageSource],
     videos: list[VideoSource],
     extra: dict[str, Any],
@@ -129,7 +132,7 @@ def _task(
     shown = record.get("media_in_prompt")
     if shown is not None and not isinstance(shown, bool):
         raise BadFieldError("media_in_prompt", "true, false or null", shorten(shown))
-    return Task(
+    task = Task(
         id=_id(record.get("id"), default_id),
         question=question,
         answer=answer,
@@ -143,10 +146,24 @@ def _task(
         media_in_prompt=shown,
         metadata={**extra, **_mapping(record, "metadata")},
     )
+    _check_gradable(task, answer_field)
+    return task
+
+
+def _check_gradable(task: Task, answer_field: str) -> None:
+    """Found out now, not after an episode was spent on it."""
+    from pyvision_env.grading.gradable import ungradable
+
+    reason = ungradable(task)
+    if reason is None:
+        return
+    args_are_wrong = bool(task.grader_args) and ungradable(replace(task, grader_args={})) is None
+    field = "grader_args" if args_are_wrong else answer_field
+    raise BadFieldError(field, "a task that can be graded", f"one that cannot: {reason}")
 
 
 def _check_grader(grader: object) -> None:
-    # Here, because graders pull in mathematics that most record files never ask for.
+    # Here, because importing graders takes longer than reading most record files.
     from pyvision_env.grading import GRADERS
 
     known = ("auto", *GRADERS, "judge")
@@ -181,7 +198,7 @@ def _options(record: Mapping[str, Any], question: str) -> tuple[str, ...]:
             continue
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, (str, int, float)) for item in value):
             raise BadFieldError(field, "a list of texts", shorten(value))
-        return strip_labels([str(item) for item in value])
+        return strip_labels([_as_text(field, item) for item in value])
     return parse_options(question)
 
 
@@ -223,16 +240,29 @@ def _text(record: Mapping[str, Any], field: str) -> str:
 
 
 def _answer(field: str, value: object) -> str:
-    if isinstance(value, (str, int, float)) and str(value).strip():
+    text = _as_text(field, value) if isinstance(value, (str, int, float)) else ""
+    if not text:
+        raise BadFieldError(field, "text or a number", shorten(value))
+    return text
+
+
+def _as_text(field: str, value: str | int | float) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        # JSON's NaN, or the gap in a column of numbers.
+        raise BadFieldError(field, "text or a finite number", str(value))
+    try:
         return str(value).strip()
-    raise BadFieldError(field, "text or a number", shorten(value))
+    except ValueError as error:  # Python writes no whole number of thousands of digits
+        raise BadFieldError(field, "text or a number of fewer digits", shorten(value)) from error
 
 
 def _id(value: object, default: str) -> str:
     if value is None or value == "":
         return default
-    if isinstance(value, (str, int)):
-        return str(value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return _as_text("id", value)
     raise BadFieldError("id", "text or a whole number", shorten(value))
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from pyvision_env.errors import TaskError
+from pyvision_env.errors import ConfigError, TaskError
 from pyvision_env.media import load_image
 from pyvision_env.tasks import TaskSet, demo_image_tasks, load_tasks
 from pyvision_env.types import Task
@@ -190,3 +190,66 @@ def test_loading_json_does_not_import_heavy_packages(folder):
 
 def test_a_task_set_passes_through(folder):
     assert isinstance(load_tasks(demo_image_tasks()), TaskSet)
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("line", "says"), [(DEEP, "nested too deeply"), ('{"answer": ' + "9" * 5_000 + "}", "5000 digits")]
+)
+def test_a_line_that_python_refuses_to_read_costs_only_itself(folder, line, says):
+    path = folder / "tasks.jsonl"
+    path.write_text(f"{line}\n{json.dumps(GOOD[1])}\n")
+    tasks = load_tasks(path)
+    assert tasks.ids == ("tasks-1",)
+    (problem,) = tasks.problems
+    assert problem.index == 0 and says in problem.found
+
+
+@pytest.mark.parametrize(("content", "says"), [(DEEP, "nested too deeply"), ("[" + "9" * 5_000 + "]", "5000 digits")])
+def test_a_file_that_python_refuses_to_read_is_a_task_error(tmp_path, content, says):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(TaskError, match=rf"JSON list of records in .*a\.json.*{says}"):
+        load_tasks(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl"])
+def test_a_byte_order_mark_does_no_harm(folder, kind):
+    path = write(folder, kind, GOOD)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(load_tasks(path)) == 3
+
+
+def save(path, count=1_000):
+    records = {"question": [f"What about {i}?" for i in range(count)], "answer": ["1"] * count}
+    datasets.Dataset.from_dict(records).save_to_disk(str(path))
+    return path
+
+
+def test_a_saved_data_set_with_a_torn_file_or_no_state_is_a_task_error(tmp_path):
+    torn = save(tmp_path / "torn")
+    (file,) = torn.glob("*.arrow")
+    file.write_bytes(file.read_bytes()[:-4_000])
+    empty = save(tmp_path / "empty")
+    (empty / "state.json").write_text("{}")
+    broken = save(tmp_path / "broken")
+    (broken / "state.json").write_text("{")
+    for path in (torn, empty, broken):
+        with pytest.raises(TaskError, match=f"a data set saved by `datasets` in {path}, found a damaged"):
+            load_tasks(path)
+
+
+def test_the_gap_in_a_column_of_numbers_is_no_reference(folder):
+    path = folder / "tasks.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"question": ["q", "r"], "answer": [2.5, float("nan")]}), path)
+    tasks = load_tasks(path)
+    assert [task.answer for task in tasks] == ["2.5"]
+    assert [(problem.index, problem.field, problem.found) for problem in tasks.problems] == [(1, "answer", "nan")]
+
+
+@pytest.mark.parametrize("limit", [-1, 0, "3", 1.5, True])
+def test_a_limit_that_is_no_count_is_refused(limit):
+    for source in (GOOD, TaskSet([Task("t", "q", "a")])):
+        with pytest.raises(ConfigError, match="limit must be a whole number of at least 1"):
+            load_tasks(source, limit=limit)

@@ -153,9 +153,9 @@ def test_empty_media_columns_count_as_absent():
 
 
 def test_options_come_from_their_list_or_from_the_wording():
-    assert parse(RAW | {"options": ["A. cat", "B. dog"]}).options == ("cat", "dog")
-    assert parse(RAW | {"choices": [1, 2.5]}).options == ("1", "2.5")
-    task = parse(RAW | {"question": "Which?\nA. cat\nB. dog"})
+    assert parse(RAW | {"answer": "B", "options": ["A. cat", "B. dog"]}).options == ("cat", "dog")
+    assert parse(RAW | {"answer": "2.5", "choices": [1, 2.5]}).options == ("1", "2.5")
+    task = parse(RAW | {"answer": "B", "question": "Which?\nA. cat\nB. dog"})
     assert task.options == ("cat", "dog")
     assert task.question == "Which?\nA. cat\nB. dog"
 
@@ -195,6 +195,40 @@ def test_a_bad_raw_field_is_reported(root, change, field, expected, found):
     assert expected in problem.expected and found in problem.found
     assert "\n" not in str(problem)
     assert str(problem).startswith(f"tasks.json, record 3, field {field!r}: expected {expected}")
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "found"),
+    [
+        ({"options": ["cat", "dog"], "answer": "C"}, "answer", "'C'"),
+        ({"grader": "numeric", "answer": "abc"}, "answer", "'abc'"),
+        ({"grader": "numeric", "answer": "1", "grader_args": {"tol": 1}}, "grader_args", "'tol'"),
+        ({"grader": "numeric", "answer": "1", "grader_args": {"tolerance": "wide"}}, "grader_args", "'wide'"),
+        ({"options": [str(i) for i in range(27)], "answer": "3"}, "answer", "27"),
+        ({"answer": float("nan")}, "answer", "nan"),
+        ({"answer": float("-inf")}, "answer", "-inf"),
+        ({"answer": 10**5_000}, "answer", "too large to show"),
+        ({"id": 10**5_000}, "id", "too large to show"),
+        ({"question": [10**5_000]}, "question", "too large to show"),
+        ({"options": [1, float("nan")]}, "options", "nan"),
+    ],
+)
+def test_a_record_that_no_answer_could_be_graded_by_is_reported_when_it_is_read(change, field, found):
+    problem = parse(RAW | change)
+    assert isinstance(problem, Problem)
+    assert problem.field == field and found in problem.found
+    assert "\n" not in str(problem) and "Task 'x'" not in str(problem)
+
+
+def test_a_processed_record_names_the_field_its_reference_came_from(root):
+    odd = PROCESSED | {"options": ["cat", "dog"], "reward_model": {"ground_truth": "E"}}
+    assert parse(odd, root).field == "reward_model.ground_truth"
+    assert parse(odd | {"reward_model": None, "extra_info": {"answer": "E"}}, root).field == "extra_info.answer"
+    assert parse(odd | {"reward_model": {"ground_truth": float("nan")}}, root).field == "reward_model.ground_truth"
+
+
+def test_a_record_for_a_judge_loads_whatever_its_reference():
+    assert parse(RAW | {"grader": "judge", "answer": "It depends."}).grader == "judge"
 
 
 @pytest.mark.parametrize(
