@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from samples import answer, code, image_task
+from samples import BLUE, RED, answer, clip, code, image_task, png
 
 from pyvision_env.agents import Context, ScriptedAgent
 from pyvision_env.config import Limits, SandboxConfig
@@ -25,7 +26,7 @@ from pyvision_env.rollout import EpisodeResult, result_of_trace, run_episode, ru
 from pyvision_env.sandbox import Sandbox, shared_sandbox
 from pyvision_env.tasks import TaskSet
 from pyvision_env.trace import RecordTrace, iter_traces, read_trace
-from pyvision_env.types import ImageSource, Task
+from pyvision_env.types import ImageSource, Task, VideoSource
 
 LOOK, RIGHT, WRONG = code("print(image_clue_0.size)"), answer("B"), answer("A")
 
@@ -231,6 +232,88 @@ def test_resume_leaves_out_other_agents_settings_failures_and_torn_traces(make_e
         agent = Counting(name)
         run_episodes(make_env, lambda agent=agent: agent, tasks(1), trace_dir=tmp_path, resume=True)
         assert agent.episodes == expected, name
+
+
+def asked_again(make_env, directory: Path, task: Task, agent: Counting | None = None) -> bool:
+    """Whether a run that is resumed runs this task anew."""
+    agent = agent or Counting()
+    results = run_episodes(make_env, lambda: agent, [task], trace_dir=directory, resume=True)
+    assert len(results) == 1 and results[0].counts
+    return agent.episodes == 1
+
+
+def test_resume_runs_a_task_anew_whose_options_media_or_grading_changed(make_env, tmp_path):
+    task = image_task()
+    run_episodes(make_env, solver, [task], trace_dir=tmp_path)
+    assert not asked_again(make_env, tmp_path, task)
+    for change in (
+        {"options": ("a dog", "a cat")},
+        {"images": (png(BLUE),)},
+        {"images": (*task.images, png(BLUE))},
+        {"videos": (clip(),)},
+        {"grader": "exact"},
+        {"media_in_prompt": False},
+        {"question": "Which animal is that?"},
+    ):
+        assert asked_again(make_env, tmp_path, replace(task, **change)), change
+        assert not asked_again(make_env, tmp_path, replace(task, **change)), change
+    numeric = replace(image_task(answer="2", options=()), grader="numeric", grader_args={"tolerance": 0.5})
+    assert asked_again(make_env, tmp_path, numeric)
+    assert asked_again(make_env, tmp_path, replace(numeric, grader_args={"tolerance": 5}))
+
+
+def test_resume_swapped_options_do_not_keep_the_old_grade(make_env, tmp_path):
+    task = image_task(options=("a cat", "a dog"))
+
+    def dog() -> ScriptedAgent:
+        return ScriptedAgent([answer("a dog")], name="dog")
+
+    (first,) = run_episodes(make_env, dog, [task], trace_dir=tmp_path)
+    swapped = replace(task, options=("a dog", "a cat"))
+    (second,) = run_episodes(make_env, dog, [swapped], trace_dir=tmp_path, resume=True)
+    assert (first.correct, second.correct) == (True, False)
+
+
+def test_resume_does_not_mind_media_that_moved_or_labels_that_were_mended(make_env, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.mp4").write_bytes(clip().data or b"")
+        (tmp_path / f"{name}.png").write_bytes(png(RED).data or b"")
+    before, after = (
+        image_task(
+            images=(ImageSource(path=tmp_path / f"{name}.png"),),
+            videos=(VideoSource(path=tmp_path / f"{name}.mp4"),),
+            data_source=name,
+        )
+        for name in ("a", "b")
+    )
+    run_episodes(make_env, solver, [before], trace_dir=tmp_path / "out")
+    (again,) = run_episodes(make_env, lambda: Counting(), [after], trace_dir=tmp_path / "out", resume=True)
+    assert again.data_source == "b" and len(list(iter_traces(tmp_path / "out"))) == 1
+
+
+def test_resume_runs_anew_what_an_agent_of_other_settings_finished(make_env, tmp_path):
+    class Warm(Counting):
+        def __init__(self, temperature: float) -> None:
+            super().__init__()
+            self.settings = {"temperature": temperature, "stop": ("</code>",)}
+
+    run_episodes(make_env, lambda: Warm(0.0), tasks(1), trace_dir=tmp_path)
+    (trace,) = iter_traces(tmp_path)
+    assert trace.header.agent_settings == {"temperature": 0.0, "stop": ["</code>"]}
+    (task,) = tasks(1)
+    assert not asked_again(make_env, tmp_path, task, Warm(0.0))
+    assert asked_again(make_env, tmp_path, task, Warm(1.5))
+    assert asked_again(make_env, tmp_path, task, Counting())
+
+
+def test_an_ungradable_task_is_a_task_error_in_result_and_trace_and_is_run_again(make_env, tmp_path):
+    wrong = image_task(answer="E")
+    for expected in (1, 2):
+        (result,) = run_episodes(make_env, solver, [wrong], trace_dir=tmp_path, resume=True)
+        assert (result.end_reason, result.counts, result.correct) == ("task_error", False, None)
+        assert "'E'" in result.error
+        traces = list(iter_traces(tmp_path))
+        assert len(traces) == expected and all(trace.end.end_reason == "task_error" for trace in traces)
 
 
 def test_ctrl_c_keeps_what_is_finished_and_ends_the_workers(make_env, tmp_path):

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from samples import BLUE, RED, answer, code, image_task, plain, png, video_task
 
 from pyvision_env.env import PyVisionEnv
-from pyvision_env.errors import JudgeUnavailableError, MediaError, TraceError
+from pyvision_env.errors import JudgeUnavailableError, MediaError, TaskError, TraceError
 from pyvision_env.media import content_hash, encode_png
 from pyvision_env.sandbox import Sandbox, make_sandbox
 from pyvision_env.trace import (
@@ -170,8 +170,27 @@ def test_an_infrastructure_failure_ends_the_trace_and_still_raises(tmp_path: Pat
     assert trace.turns == ()
 
 
+def test_a_task_that_cannot_be_graded_ends_the_trace_with_the_answer_and_the_reason(
+    tmp_path: Path, sandbox: Sandbox
+) -> None:
+    env = RecordTrace(PyVisionEnv([image_task(answer="E")], sandbox=sandbox), tmp_path)
+    env.reset()
+    env.step(code("print(1)"))
+    with pytest.raises(TaskError):
+        env.step(answer("B"))
+    with pytest.raises(ResetNeeded):
+        env.step(answer("B"))
+    env.close()
+    (trace,) = iter_traces(tmp_path)
+    assert trace.complete and len(trace.turns) == 1
+    assert trace.end is not None
+    assert (trace.end.end_reason, trace.end.action, trace.end.correct) == ("task_error", answer("B"), None)
+    assert "'E'" in str(trace.end.error)
+
+
 def test_the_wrapper_is_part_of_the_spec(tmp_path: Path) -> None:
-    env = RecordTrace(gym.make("pyvision_env:PyVision/ImageQA-v0"), tmp_path, agent="me", metadata={"a": 1})
+    kept = {"agent_settings": {"b": 2}, "metadata": {"a": 1}}
+    env = RecordTrace(gym.make("pyvision_env:PyVision/ImageQA-v0"), tmp_path, agent="me", **kept)
     assert env.spec is not None
     again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
     assert isinstance(again, RecordTrace)
@@ -216,6 +235,8 @@ def test_missing_media_and_an_unwritable_folder_are_told(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(TraceError, match="cannot be written"):
         TraceStore(tmp_path / "file").begin(header())
+    with pytest.raises(TraceError, match="cannot be written"):
+        TraceStore(tmp_path / "file").put_image(plain(RED))
 
 
 def begin_many(directory: Path, count: int, mark: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 from pyvision_env.agents.protocol import Context
 from pyvision_env.errors import ConfigError, ModelUnavailableError
@@ -41,8 +42,12 @@ class OpenAIAgent:
         max_wait_s: Longest of these waits.
         extra: Further fields of the request, such as ``{"top_p": 0.9}``.
 
+    Attributes:
+        name: The model.
+        settings: What its turns depend on beside the model; without the key.
+
     Raises:
-        ConfigError: No key is given where one is needed, or a number is out of range.
+        ConfigError: No key is given where one is needed, ``base_url`` is no address, or a number is out of range.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class OpenAIAgent:
                 "No server and no key were given: pass base_url of an OpenAI-compatible server (--base-url), or set "
                 "OPENAI_API_KEY to use OpenAI's own"
             )
+        _check_address(base_url)
         self.name = model
         self._client: openai.OpenAI = openai.OpenAI(
             base_url=base_url, api_key=api_key, timeout=timeout_s, max_retries=0
@@ -90,6 +96,14 @@ class OpenAIAgent:
         if stop:
             self._fields["stop"] = list(stop)
         self._extra = dict(extra or {})
+        self.settings: dict[str, Any] = {
+            "base_url": None if base_url is None else _public(base_url),
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "seed": seed,
+            "stop": list(stop),
+            "extra": dict(self._extra),
+        }
 
     def act(self, context: Context) -> str:
         """The model's next turn.
@@ -139,6 +153,28 @@ class OpenAIAgent:
         if error.status_code in _REFUSED:
             return ConfigError(f"The server refuses model {self.name!r}: {said}. Check the model, base_url and the key")
         return ModelUnavailableError(f"No turn of {self.name} could be had: {said}")
+
+
+def _check_address(base_url: str | None) -> None:
+    """Told before anything is asked: no further attempt makes an address of what is none."""
+    if base_url is None:
+        return
+    try:
+        parts = urlsplit(base_url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets that do not close, or a port that is no number up to 65535
+        usable = False
+    if not usable:
+        raise ConfigError(
+            "base_url (--base-url, OPENAI_BASE_URL) must be an address such as http://127.0.0.1:8000/v1, but "
+            f"{base_url!r} came"
+        )
+
+
+def _public(address: str) -> str:
+    """An address without what may be secret in it: a password, or a key in the query."""
+    parts = urlsplit(address)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _may_pass(error: Exception) -> bool:

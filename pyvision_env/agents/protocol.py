@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -69,6 +69,9 @@ class Agent(Protocol):
     new episode by ``context.turns`` being empty. A rollout with several episodes at once makes an agent for each
     worker, or is told that one may be shared.
 
+    An agent may also have ``settings``, a mapping of JSON values that its turns depend on, such as a temperature: they
+    are written into its traces, and a run that is resumed takes up only episodes of equal settings.
+
     Attributes:
         name: Who acts, as written into traces and reports.
     """
@@ -83,3 +86,9 @@ class Agent(Protocol):
             UserError: The agent is set up wrongly; nothing is run any further.
         """
         ...
+
+
+def settings_of(agent: Agent) -> Mapping[str, Any]:
+    """What an agent's turns depend on beside its name, where it says so."""
+    settings = getattr(agent, "settings", None)
+    return settings if isinstance(settings, Mapping) else {}

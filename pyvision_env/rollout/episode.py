@@ -11,7 +11,8 @@ import gymnasium
 
 from pyvision_env.agents.protocol import Agent, Context
 from pyvision_env.errors import ConfigError, InfrastructureError, MediaError, TaskError
-from pyvision_env.rollout.result import TASK_ERROR, EpisodeResult, sum_terms
+from pyvision_env.rollout.result import EpisodeResult, sum_terms
+from pyvision_env.trace.format import TASK_ERROR
 from pyvision_env.types import EndReason, Task
 
 if TYPE_CHECKING:

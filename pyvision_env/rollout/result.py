@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyvision_env.errors import TraceError
+from pyvision_env.trace.format import TASK_ERROR
 from pyvision_env.types import EndReason
 
 if TYPE_CHECKING:
     from pyvision_env.trace import Trace
-
-TASK_ERROR = "task_error"
-"""End of an episode whose task could not even be shown, such as one with a missing image."""
 
 
 @dataclass(frozen=True, slots=True)

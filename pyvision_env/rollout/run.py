@@ -7,15 +7,17 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pyvision_env.agents.protocol import Agent
-from pyvision_env.errors import ConfigError, TaskError, TraceError
+from pyvision_env.agents.protocol import Agent, settings_of
+from pyvision_env.errors import ConfigError, TaskError
 from pyvision_env.rollout.episode import Env, run_episode
-from pyvision_env.rollout.result import TASK_ERROR, EpisodeResult, result_of_trace
-from pyvision_env.types import EndReason, Task
+from pyvision_env.rollout.result import EpisodeResult
+from pyvision_env.rollout.resume import FinishedEpisodes
+from pyvision_env.trace import RecordTrace
+from pyvision_env.trace.format import TASK_ERROR
+from pyvision_env.types import Task
 
 if TYPE_CHECKING:
     from pyvision_env.env import PyVisionEnv
@@ -54,7 +56,8 @@ def run_episodes(
         seed: Seed of the first sample.
         concurrency: Episodes at once.
         trace_dir: Folder of traces; None to write none.
-        resume: Take finished episodes of the same agent and settings from ``trace_dir``.
+        resume: Take finished episodes from ``trace_dir``: of the same task (media, options and grader included), seed,
+            agent (with its ``settings``) and configuration; where the code ran does not matter.
         on_result: Called in the calling thread with each result as it comes.
 
     Returns:
@@ -90,10 +93,10 @@ class _Rollout:
     ) -> None:
         self._make_env, self._make_agent, self._tasks = make_env, make_agent, tasks
         self._seed, self._samples = seed, samples
-        self._trace_dir, self._resume = trace_dir, resume
+        self._trace_dir = trace_dir
+        self._earlier = FinishedEpisodes(Path(trace_dir)) if resume and trace_dir is not None else None
         self._jobs: Iterator[_Job] = iter(itertools.product(range(len(tasks)), range(samples)))
         self._jobs_lock = threading.Lock()
-        self._finished: dict[tuple[str, int | None], list[_Finished]] | None = None
         self._stop = threading.Event()
         self._outcomes: queue.Queue[tuple[_Job, EpisodeResult] | BaseException] = queue.Queue()
 
@@ -129,9 +132,7 @@ class _Rollout:
             agent = self._make_agent()
             env = self._make_env()
             if self._trace_dir is not None:
-                from pyvision_env.trace import RecordTrace
-
-                env = RecordTrace(env, self._trace_dir, agent=agent.name)
+                env = RecordTrace(env, self._trace_dir, agent=agent.name, agent_settings=settings_of(agent))
             while not self._stop.is_set() and (job := self._next_job()) is not None:
                 self._outcomes.put((job, self._one(job, env, agent)))
         except _StoppedError:
@@ -152,8 +153,8 @@ class _Rollout:
             task = self._tasks[index]
         except TaskError as error:
             return EpisodeResult(f"task {index}", self._seed + sample, agent.name, TASK_ERROR, error=str(error))
-        if self._resume:
-            earlier = self._take_finished(task, self._seed + sample, env, agent)
+        if self._earlier is not None and isinstance(env, RecordTrace):
+            earlier = self._earlier.take(env, task, self._seed + sample)
             if earlier is not None:
                 return earlier
         return run_episode(env, agent, seed=self._seed + sample, options={"task": task}, on_turn=self._check_stop)
@@ -161,47 +162,3 @@ class _Rollout:
     def _check_stop(self, _env: PyVisionEnv) -> None:
         if self._stop.is_set():
             raise _StoppedError
-
-    def _take_finished(self, task: Task, seed: int, env: Env, agent: Agent) -> EpisodeResult | None:
-        """The result of this very episode if it was run earlier; each is taken once."""
-        base: PyVisionEnv = env.unwrapped  # type: ignore[assignment]
-        wanted = (agent.name, task.question, task.answer, _settings(base.config.model_dump(mode="json")))
-        with self._jobs_lock:
-            if self._finished is None:
-                self._finished = _finished_episodes(Path(self._trace_dir or ""))
-            episodes = self._finished.get((task.id, seed), [])
-            for finished in episodes:
-                if finished.identity == wanted:
-                    episodes.remove(finished)
-                    return finished.result
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Finished:
-    """An episode of an earlier run: what it was an episode of, beside task id and seed, and its result."""
-
-    identity: tuple[str | None, str, str, dict[str, Any]]
-    result: EpisodeResult
-
-
-def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    """What of a configuration an outcome depends on: where the code ran does not matter."""
-    return {name: value for name, value in config.items() if name != "sandbox"}
-
-
-def _finished_episodes(directory: Path) -> dict[tuple[str, int | None], list[_Finished]]:
-    from pyvision_env.trace import read_trace
-    from pyvision_env.trace.read import find_traces
-
-    found: dict[tuple[str, int | None], list[_Finished]] = {}
-    for path in find_traces(directory) if directory.is_dir() else []:
-        try:
-            trace = read_trace(path)
-        except TraceError:
-            continue  # torn at its very start: it holds no episode
-        if trace.complete and trace.end is not None and trace.end.end_reason != EndReason.INFRASTRUCTURE:
-            header = trace.header
-            identity = (header.agent, header.question, header.answer, _settings(header.config))
-            found.setdefault((header.task_id, header.seed), []).append(_Finished(identity, result_of_trace(trace)))
-    return found

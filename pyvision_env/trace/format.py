@@ -27,6 +27,9 @@ from pydantic import BaseModel
 
 VERSION = 1
 
+TASK_ERROR = "task_error"
+"""End of an episode whose task is wrong in itself: a missing image, a reference that its grader cannot use."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
@@ -102,6 +105,7 @@ class TraceHeader:
         task_metadata: What the task carries for analysis.
         config: The environment's ``EnvConfig`` as JSON.
         agent: Who acted, such as a model's name.
+        agent_settings: What else the agent's turns depend on, such as a temperature.
         seed: What ``reset`` was given.
         metadata: What the recorder's user wanted to keep.
         observation: What ``reset`` gave.
@@ -127,6 +131,7 @@ class TraceHeader:
     task_metadata: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     agent: str | None = None
+    agent_settings: dict[str, Any] = field(default_factory=dict)
     seed: int | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
@@ -166,14 +171,14 @@ class EndRecord:
     """The last line of an episode that came to its end.
 
     Attributes:
-        end_reason: Why it ended.
+        end_reason: Why it ended: an ``EndReason`` or ``task_error``.
         episode_return: Sum of the rewards.
         correct: Whether the answer counts as correct; None where nothing was graded.
         score: Its grade in [0, 1].
         answer: The answer as graded.
         totals: Counts of the whole episode: turns, tool_calls, failed_calls, num_images, visual_tokens.
         duration_s: Wall seconds from reset to the end.
-        error: What failed, where infrastructure ended the episode.
+        error: What failed, where infrastructure or a wrong task ended the episode.
         action: The action whose step failed; no turn was recorded for it.
     """
 

@@ -13,10 +13,18 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
 
 import pyvision_env
-from pyvision_env.errors import InfrastructureError
-from pyvision_env.trace.format import VERSION, EndRecord, ObservationRecord, TraceHeader, TurnRecord, jsonable
+from pyvision_env.errors import InfrastructureError, MediaError, TaskError
+from pyvision_env.trace.format import (
+    TASK_ERROR,
+    VERSION,
+    EndRecord,
+    ObservationRecord,
+    TraceHeader,
+    TurnRecord,
+    jsonable,
+)
 from pyvision_env.trace.store import TraceStore, TraceWriter
-from pyvision_env.types import EndReason, Observation
+from pyvision_env.types import EndReason, Observation, Task
 
 if TYPE_CHECKING:
     from pyvision_env.env import PyVisionEnv
@@ -29,13 +37,15 @@ class RecordTrace(gymnasium.Wrapper[dict[str, Any], Any, dict[str, Any], Any], R
 
     ``reset`` begins a file and ``step`` appends to it; what was written is on disk when they return, so that a crash
     loses at most the turn in flight. An episode that is left before its end (``reset`` or ``close`` in the middle)
-    remains as an unfinished trace. A step that raises ``InfrastructureError`` ends the trace with that error.
-    Observations, rewards and infos pass through unchanged.
+    remains as an unfinished trace. A step that raises ``InfrastructureError``, or ``TaskError`` or ``MediaError``
+    because the task is wrong in itself, ends the trace with that error and the action. Observations, rewards and infos
+    pass through unchanged.
 
     Args:
         env: A ``PyVisionEnv``, wrapped or not.
         directory: Folder of traces; may exist and may be shared with other processes.
         agent: Who acts, such as a model's name.
+        agent_settings: What else its turns depend on, such as a temperature; JSON-able.
         metadata: Anything JSON-able to keep in each header.
     """
 
@@ -45,13 +55,17 @@ class RecordTrace(gymnasium.Wrapper[dict[str, Any], Any, dict[str, Any], Any], R
         directory: str | Path,
         *,
         agent: str | None = None,
+        agent_settings: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        kept = jsonable(metadata or {})
-        RecordConstructorArgs.__init__(self, directory=str(directory), agent=agent, metadata=kept)
+        kept, settings = jsonable(metadata or {}), jsonable(agent_settings or {})
+        RecordConstructorArgs.__init__(
+            self, directory=str(directory), agent=agent, agent_settings=settings, metadata=kept
+        )
         gymnasium.Wrapper.__init__(self, env)
         self._store = TraceStore(directory)
         self._agent = agent
+        self._agent_settings: dict[str, Any] = settings
         self._extra: dict[str, Any] = kept
         self._writer: TraceWriter | None = None
         self._recorded = False
@@ -79,31 +93,17 @@ class RecordTrace(gymnasium.Wrapper[dict[str, Any], Any, dict[str, Any], Any], R
         started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         observation, info = self.env.reset(seed=seed, options=options)
         base = self._base
-        task = base.task
         self._writer = self._store.begin(
             TraceHeader(
                 version=VERSION,
                 episode_id="",
                 package_version=pyvision_env.__version__,
                 started_at=started_at,
-                task_id=task.id,
-                question=task.question,
-                answer=task.answer,
                 observation=self._observation(observation, base.first_observation),
-                options=tuple(task.options),
-                images=tuple(self._store.put_task_image(source) for source in task.images),
-                videos=tuple(self._store.put_task_video(source) for source in task.videos),
-                grader=task.grader,
-                grader_args=jsonable(task.grader_args),
-                media_in_prompt=task.media_in_prompt,
-                data_source=task.data_source,
-                ability=task.ability,
-                task_metadata=jsonable(task.metadata),
-                config=jsonable(base.config),
-                agent=self._agent,
                 seed=seed,
                 metadata=self._extra,
                 info=jsonable(info),
+                **self.describe(base.task),
             )
         )
         self._turns, self._return, self._info = 0, 0.0, jsonable(info)
@@ -126,6 +126,9 @@ class RecordTrace(gymnasium.Wrapper[dict[str, Any], Any, dict[str, Any], Any], R
             observation, reward, terminated, truncated, info = self.env.step(action)
         except InfrastructureError as error:
             self._end(EndReason.INFRASTRUCTURE.value, error=f"{type(error).__name__}: {error}", action=plain)
+            raise
+        except (TaskError, MediaError) as error:
+            self._end(TASK_ERROR, error=str(error), action=plain)
             raise
         env_s = time.perf_counter() - acted_at
         self._info = jsonable(info)
@@ -154,6 +157,32 @@ class RecordTrace(gymnasium.Wrapper[dict[str, Any], Any, dict[str, Any], Any], R
         """End the trace of the running episode: who acts cannot go on, and not through its own fault."""
         if self._recorded:
             self._end(EndReason.INFRASTRUCTURE.value, error=f"{type(error).__name__}: {error}")
+
+    def describe(self, task: Task) -> dict[str, Any]:
+        """What the header of an episode of ``task`` says of the task, the agent and the configuration.
+
+        The task's media are kept in the store.
+
+        Raises:
+            MediaError: If they cannot be read.
+        """
+        return {
+            "task_id": task.id,
+            "question": task.question,
+            "answer": task.answer,
+            "options": tuple(task.options),
+            "images": tuple(self._store.put_task_image(source) for source in task.images),
+            "videos": tuple(self._store.put_task_video(source) for source in task.videos),
+            "grader": task.grader,
+            "grader_args": jsonable(task.grader_args),
+            "media_in_prompt": task.media_in_prompt,
+            "data_source": task.data_source,
+            "ability": task.ability,
+            "task_metadata": jsonable(task.metadata),
+            "config": jsonable(self._base.config),
+            "agent": self._agent,
+            "agent_settings": self._agent_settings,
+        }
 
     def close(self) -> None:
         """Close the trace and the environment; an episode under way remains as an unfinished trace."""

@@ -200,5 +200,7 @@ def _write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        # The folder itself may be what is wrong, such as a file in its place; that is what must be told.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise TraceError(f"Media of traces cannot be written to {path.parent}: {error}") from error

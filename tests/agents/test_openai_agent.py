@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 from samples import GREEN, RED, code, image_task, png
 from stub_server import Reply, Stub, serve
+from typer.testing import CliRunner
 
 from pyvision_env.agents import Context, OpenAIAgent
+from pyvision_env.cli.app import app
 from pyvision_env.env import PyVisionEnv
 from pyvision_env.errors import ConfigError, InfrastructureError, ModelUnavailableError
 from pyvision_env.rollout import run_episode, summarize
@@ -159,3 +162,33 @@ def test_numbers_out_of_range_are_refused(make, wrong):
 
 def test_its_failure_is_an_infrastructure_error():
     assert issubclass(ModelUnavailableError, InfrastructureError)
+
+
+@pytest.mark.parametrize("address", ["foo", "127.0.0.1:8000/v1", "http://", "ftp://host/v1", "http://host:none/v1"])
+def test_a_base_url_that_is_no_address_is_refused_at_once(address):
+    with pytest.raises(ConfigError, match="must be an address such as http://") as caught:
+        OpenAIAgent("m", address)
+    assert repr(address) in str(caught.value)
+
+
+def test_its_settings_hold_what_turns_depend_on_and_no_secret():
+    options = {"temperature": 0.5, "max_tokens": 9, "seed": 3, "stop": ["</code>"], "extra": {"top_k": 3}}
+    agent = OpenAIAgent("m", "http://me:secret@127.0.0.1:9/v1?key=secret", "secret", **options)
+    assert agent.settings == {"base_url": "http://127.0.0.1:9/v1", **options}
+    agent.close()
+
+
+def test_a_resumed_run_asks_again_at_another_temperature(stub, tmp_path):
+    (tmp_path / "tasks.json").write_text(json.dumps([{"id": "q", "question": "Yes?", "answer": "B"}]))
+    command = ["run", "--sandbox", "local", "--tasks", str(tmp_path / "tasks.json"), "--out", str(tmp_path / "out")]
+    command += ["--agent", "openai", "--model", "m", "--base-url", stub.url, "--resume"]
+    for temperature, requests in (("0", 1), ("0", 1), ("1.5", 2)):
+        result = CliRunner().invoke(app, [*command, "--temperature", temperature])
+        assert result.exit_code == 0, result.output
+        assert len(stub.requests) == requests
+
+
+def test_an_unusable_base_url_on_the_command_line_exits_with_2():
+    options = ["--agent", "openai", "--model", "m", "--base-url", "foo", "--env", "PyVision/ImageQA-v0"]
+    result = CliRunner().invoke(app, ["run", *options])
+    assert result.exit_code == 2 and "'foo'" in result.stderr
