@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -181,7 +182,7 @@ def check_sandbox(kind: str) -> SandboxCheck:
             result = episode.run("print(1)")
             isolation = sandbox.isolation
     except PyVisionError as error:
-        return SandboxCheck(kind, False, Check(name, "warn", f"does not work: {error}", _sandbox_fix(kind)))
+        return SandboxCheck(kind, False, Check(name, "warn", f"does not work: {_reason(error)}", _sandbox_fix(kind)))
     if result.text.strip() != "1":
         return SandboxCheck(kind, False, Check(name, "warn", f"print(1) gave {result.text!r}", _sandbox_fix(kind)))
     missing = [guarantee for guarantee in isolation.missing if guarantee != "container"]
@@ -352,4 +353,9 @@ def _sandbox_fix(kind: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).split("\n", 1)[0]
+    return _reason(error).split("\n", 1)[0]
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, less its advice to run this very command."""
+    return re.sub(r"see `pyvision-env doctor`, or |; `pyvision-env doctor`[^;.]*", "", str(error))

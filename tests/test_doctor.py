@@ -46,6 +46,7 @@ def test_without_an_engine_the_docker_sandboxes_are_not_tried(monkeypatch, tmp_p
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no-engine.sock")
     (engine,) = check_engine()
     assert (engine.name, engine.status) == ("engine", "warn") and "docker" in engine.fix
+    assert "no Docker engine answers" in engine.detail and "pyvision-env doctor" not in engine.detail
     report = examine(("docker", "docker-strict"))
     assert not report.ok and report.working == ()
     assert [check.detail for check in report.checks[-2:]] == ["not tried: engine or image is missing"] * 2

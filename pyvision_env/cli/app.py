@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -19,13 +20,26 @@ from pyvision_env.errors import InfrastructureError, PyVisionError
 
 
 class _Group(TyperGroup):
-    """Turns errors that were raised on purpose into a message and an exit code, unless ``--debug`` is given."""
+    """Turns errors into a message and an exit code, unless ``--debug`` is given."""
+
+    _debug = False
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        # Usage errors, exits and interrupts are dealt with inside; what gets out was not raised on purpose.
+        try:
+            return super().main(*args, **kwargs)
+        except Exception as error:
+            if self._debug or not kwargs.get("standalone_mode", True):
+                raise
+            console.internal_error(error)
+            sys.exit(ExitCode.INTERNAL)
 
     def invoke(self, ctx: Any) -> Any:
+        self._debug = bool(ctx.params.get("debug"))
         try:
             return super().invoke(ctx)
         except PyVisionError as error:
-            if ctx.params.get("debug"):
+            if self._debug:
                 raise
             console.error(error)
             code = ExitCode.INFRASTRUCTURE if isinstance(error, InfrastructureError) else ExitCode.USAGE
@@ -41,7 +55,7 @@ app = typer.Typer(
     help="Vision-language models write Python to look at images and videos: try it, check this machine, run agents.",
     epilog=(
         "Exit codes: 0 all well, 1 the result is not as wanted, 2 wrong usage or input, 3 the infrastructure (sandbox, "
-        "engine, model server) failed, 130 interrupted. With --json, standard output holds JSON only."
+        "engine, model server) failed, 4 internal error, 130 interrupted. With --json, standard output holds JSON only."
     ),
 )
 app.command()(demo)

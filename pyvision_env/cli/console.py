@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from enum import IntEnum
@@ -29,11 +30,15 @@ class ExitCode(IntEnum):
     RESULT = 1
     USAGE = 2
     INFRASTRUCTURE = 3
+    INTERNAL = 4
     INTERRUPTED = 130
 
 
 def out() -> Console:
-    """Standard output, as it is now."""
+    """Standard output, as it is now; what it cannot encode is written as an escape."""
+    # Tasks and models may hold lone surrogates, and a run must not be lost for the sake of one.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     return Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty())
 
 
@@ -47,6 +52,16 @@ def error(failure: Exception) -> None:
     err().print(f"[bold red]Error:[/] {escape(str(failure) or type(failure).__name__)}", highlight=False)
 
 
+def internal_error(failure: Exception) -> None:
+    """One paragraph about a fault of this program."""
+    what = escape(f"{type(failure).__name__}: {failure}".rstrip(": "))
+    err().print(
+        f"[bold red]Internal error:[/] {what}. This is a fault of pyvision-env; run again with --debug before the "
+        "command (pyvision-env --debug ...) for the traceback, and report it.",
+        highlight=False,
+    )
+
+
 def note(text: str) -> None:
     """Say on standard error what is being done."""
     err().print(escape(text), style="dim", highlight=False)
@@ -54,7 +69,20 @@ def note(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Write JSON to standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
+    sys.stdout.write(to_json(value, sys.stdout.encoding or "utf-8"))
+
+
+def to_json(value: Any, encoding: str = "utf-8") -> str:
+    """JSON with a newline, readable by people, and in ASCII where ``encoding`` cannot hold it as it is.
+
+    A lone surrogate, which no encoding holds, is then an escape that JSON's readers know.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2, default=_plain)
+    return text + "\n"
 
 
 def _plain(value: Any) -> Any:

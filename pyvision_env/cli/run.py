@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from pyvision_env.cli import console
 from pyvision_env.cli.console import ExitCode, JsonFlag, SandboxOption
+from pyvision_env.cli.run_screen import print_summary, progress
 
 if TYPE_CHECKING:
     from pyvision_env.agents import Agent
@@ -36,11 +35,11 @@ def run(
         str | None, typer.Option(help="OpenAI-compatible server, such as http://127.0.0.1:8000/v1.")
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature, for --agent openai.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Tokens of one turn, for --agent openai.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of one turn, for --agent openai.")] = None,
     sandbox: SandboxOption = "auto",
     limit: Annotated[int | None, typer.Option(min=1, help="Take only so many tasks.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Episodes a task.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the first sample of each task.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first sample of each task.")] = 0,
     max_turns: Annotated[int | None, typer.Option(min=1, help="Tool turns of an episode.")] = None,
     settings: Annotated[
         list[str] | None,
@@ -49,14 +48,16 @@ def run(
     concurrency: Annotated[int, typer.Option(min=1, help="Episodes at once.")] = 4,
     out: Annotated[Path, typer.Option(help="Folder for the traces and summary.json.")] = Path("runs/run"),
     resume: Annotated[
-        bool, typer.Option(help="Take finished episodes of the same agent and settings from --out.")
+        bool,
+        typer.Option(help="Take finished episodes of the same tasks, agent and settings (server included) from --out."),
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Let an agent answer tasks and sum up how well it did.
 
-    Episodes that the infrastructure ended do not count and are listed apart; exit code 3 if there are any. Ctrl-C
-    leaves what is finished on disk; run again with --resume.
+    Episodes that the infrastructure ended, or whose task is wrong, do not count and are listed apart; exit code 3 if
+    there are any of the former, 2 if only of the latter. Ctrl-C leaves what is finished on disk; run again with
+    --resume.
     """
     from pyvision_env.env import PyVisionEnv
     from pyvision_env.rollout import run_episodes, summarize
@@ -64,9 +65,10 @@ def run(
     config = _config(env, sandbox, max_turns, settings or [])
     chosen = _load(env, tasks, limit)
     make_agent = _agent_maker(agent, model, base_url, temperature, max_tokens, seed)
+    _check_out(out, resume)
     results: list[EpisodeResult] = []
-    interrupted = False
-    with _progress(len(chosen) * samples) as advance:
+    stopped: BaseException | None = None
+    with progress(len(chosen) * samples) as advance:
 
         def take(result: EpisodeResult) -> None:
             results.append(result)
@@ -84,21 +86,66 @@ def run(
                 resume=resume,
                 on_result=take,
             )
-        except KeyboardInterrupt:
-            interrupted = True
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - raised again below, after the summary
+            stopped = error
+    interrupted = isinstance(stopped, KeyboardInterrupt)
+    if stopped is not None and not interrupted and not results:
+        raise stopped
     summary = summarize(results)
-    report = {"interrupted": interrupted, **summary.as_dict(), "traces": str(out)}
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "summary.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    # Whatever stopped the run: what was finished before is summed up.
+    report = {
+        "interrupted": interrupted,
+        "error": None if stopped is None or interrupted else str(stopped) or type(stopped).__name__,
+        **summary.as_dict(),
+        "traces": str(out),
+    }
+    _write(report, out)
     if as_json:
         console.print_json({**report, "results": [result.as_dict() for result in results]})
     else:
-        _print(summary, out)
-    if interrupted:
-        console.note("Interrupted; what was finished is in the folder. Go on with --resume.")
+        print_summary(summary, out)
+    if stopped is not None:
+        console.note("Stopped; what was finished is in the folder. Go on with --resume.")
+        if not interrupted:
+            raise stopped
         raise typer.Exit(ExitCode.INTERRUPTED)
     if summary.failures:
-        raise typer.Exit(ExitCode.INFRASTRUCTURE)
+        raise typer.Exit(_failure_code(summary))
+
+
+def _check_out(out: Path, resume: bool) -> None:
+    """Two runs in one folder would be looked at as one."""
+    from pyvision_env.errors import ConfigError
+    from pyvision_env.trace.read import find_traces
+
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ConfigError(f"--out {out} is a file; give a folder for the traces")
+    earlier = len(find_traces(out))
+    if earlier and not resume:
+        raise ConfigError(
+            f"--out {out} holds {earlier} episode(s) of an earlier run: go on with it by --resume, or give another "
+            "folder, so that the figures of two runs are not mixed"
+        )
+
+
+def _write(report: dict[str, Any], out: Path) -> None:
+    from pyvision_env.errors import UserError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "summary.json").write_text(console.to_json(report), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"The summary cannot be written to {out}: {error}; give a folder that can be") from error
+
+
+def _failure_code(summary: Summary) -> ExitCode:
+    """A wrong task is the user's to mend; where the infrastructure failed too, running again may be enough."""
+    from pyvision_env.rollout import TASK_ERROR
+
+    only_tasks = all(failure["end_reason"] == TASK_ERROR for failure in summary.failures)
+    return ExitCode.USAGE if only_tasks else ExitCode.INFRASTRUCTURE
 
 
 def _config(env: str | None, sandbox: str, max_turns: int | None, settings: Sequence[str]) -> EnvConfig:
@@ -128,6 +175,7 @@ def _load(env: str | None, tasks: Path | None, limit: int | None) -> TaskSet:
     import gymnasium
 
     from pyvision_env.errors import ConfigError
+    from pyvision_env.grading.gradable import needs_judge
     from pyvision_env.task_stream import TaskSource
     from pyvision_env.tasks import load_tasks
 
@@ -135,7 +183,14 @@ def _load(env: str | None, tasks: Path | None, limit: int | None) -> TaskSet:
         given = "both" if env is not None else "neither"
         raise ConfigError(f"expected exactly one of --env and --tasks, but {given} came")
     if tasks is not None:
-        return load_tasks(tasks, limit=limit)
+        loaded = load_tasks(tasks, limit=limit)
+        judged = [task.id for task in loaded if needs_judge(task)]
+        if judged:
+            raise ConfigError(
+                f"{len(judged)} of {len(loaded)} task(s) of {tasks}, such as {judged[0]!r}, are graded by a judge, and "
+                "run has none: give them a grader that is a rule, or leave them out"
+            )
+        return loaded
     known = {name: spec.kwargs["kind"] for name, spec in gymnasium.registry.items() if name.startswith("PyVision/")}
     if env not in known:
         raise ConfigError(f"there is no environment {env!r}; known ones: {', '.join(known)}")
@@ -166,59 +221,3 @@ def _agent_maker(
     if unused:
         raise ConfigError(f"{', '.join(unused)} belong to --agent openai, but --agent {name} came")
     return ReferenceAgent if name == "reference" else load_agent_class(name)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[Sequence[EpisodeResult]], None]]:
-    """A bar on standard error; on anything but a terminal a line for each tenth of the episodes."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    screen = console.err()
-    if not screen.is_terminal:
-        step = max(1, total // 10)
-
-        def say(results: Sequence[EpisodeResult]) -> None:
-            if len(results) % step == 0 or len(results) == total:
-                console.note(f"{len(results)} of {total} episodes, {_standing(results)}")
-
-        yield say
-        return
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=screen) as progress:
-        task = progress.add_task("starting", total=total)
-        yield lambda results: progress.update(task, completed=len(results), description=_standing(results))
-
-
-def _standing(results: Sequence[EpisodeResult]) -> str:
-    counted = [result for result in results if result.counts]
-    correct = sum(result.correct is True for result in counted)
-    failed = len(results) - len(counted)
-    return f"{correct} of {len(counted)} correct" + (f", {failed} failed" if failed else "")
-
-
-def _print(summary: Summary, out: Path) -> None:
-    from rich.table import Table
-
-    def shown(value: float | None, form: str) -> str:
-        return "-" if value is None else format(value, form)
-
-    table = Table(show_header=False)
-    ends = ", ".join(f"{reason} {count}" for reason, count in summary.end_reasons.items())
-    for label, value in (
-        ("episodes", f"{summary.episodes}, {summary.counted} counted"),
-        ("accuracy", f"{shown(summary.accuracy, '.1%')} ({summary.correct} of {summary.counted})"),
-        ("mean score", shown(summary.mean_score, ".3f")),
-        ("mean return", shown(summary.mean_return, ".3f")),
-        ("mean turns", shown(summary.mean_turns, ".2f")),
-        ("mean tool calls", shown(summary.mean_tool_calls, ".2f")),
-        ("failed calls", shown(summary.failed_call_ratio, ".1%")),
-        ("mean visual tokens", shown(summary.mean_visual_tokens, ",.0f")),
-        ("mean seconds", shown(summary.mean_duration_s, ".2f")),
-        ("ends", ends or "-"),
-    ):
-        table.add_row(label, value)
-    screen = console.out()
-    screen.print(table)
-    for failure in summary.failures:
-        screen.print(f"[red]not counted[/] {escape(failure['task_id'])}: {escape(str(failure['error']))}")
-    screen.print(f"Traces: {out}   look at them: pyvision-env view {out}", markup=False, highlight=False)

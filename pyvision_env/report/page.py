@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,7 @@ def write_page(
     *,
     title: str | None = None,
     max_image_side: int = 1024,
+    on_unreadable: Callable[[str], None] | None = None,
 ) -> Path:
     """Write a page about a folder of traces, or about some traces.
 
@@ -44,6 +45,7 @@ def write_page(
         title: Heading of the page.
         max_image_side: Longest side of a picture on the page, in pixels; larger ones are scaled down, which bounds the
             page's size.
+        on_unreadable: Called with what is wrong with each file that is left out.
 
     Returns:
         ``out``.
@@ -57,6 +59,9 @@ def write_page(
     out = Path(out)
     book = PictureBook(max_image_side)
     content = _read(source, book)
+    if on_unreadable is not None:
+        for problem in content.unreadable:
+            on_unreadable(problem)
     if title is None:
         title = f"Episodes in {Path(source).resolve().name}" if isinstance(source, str | Path) else "Episodes"
     html = _render(title, content, book, max_image_side)

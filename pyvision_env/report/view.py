@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pyvision_env.report.pictures import Picture, PictureBook
 from pyvision_env.report.text import Span, spans
 from pyvision_env.trace import ObservationRecord, Trace
+from pyvision_env.trace.format import TASK_ERROR
 from pyvision_env.types import EndReason
 from pyvision_env.wording import LETTERS
 
@@ -32,11 +33,15 @@ class TurnView:
 
 @dataclass(frozen=True, slots=True)
 class EpisodeView:
-    """An episode on the page; ``status`` is ``correct``, ``wrong``, ``failed`` (infrastructure) or ``unfinished``."""
+    """An episode on the page; ``status`` is ``correct``, ``wrong``, ``failed`` or ``unfinished``.
+
+    ``failed`` is not the agent's fault; ``failure`` then says whose: the infrastructure's or the task's.
+    """
 
     name: str
     task_id: str
     status: str
+    failure: str
     question: str
     options: tuple[tuple[str, str], ...]
     expected: str
@@ -85,18 +90,20 @@ def episode_view(trace: Trace, book: PictureBook) -> EpisodeView:
     if trace.damaged is not None:
         notes.append(f"The trace is damaged: {trace.damaged}. What stands before that line is shown.")
     if end is not None and end.error:
-        notes.append(f"Infrastructure failed: {end.error}")
+        what = "The task is wrong" if end.end_reason == TASK_ERROR else "Infrastructure failed"
+        notes.append(f"{what}: {end.error}")
     if end is None and trace.damaged is None:
         notes.append("The episode was left before its end.")
     return EpisodeView(
         name=header.episode_id,
         task_id=header.task_id,
         status=status(trace),
+        failure="task error" if end is not None and end.end_reason == TASK_ERROR else "infrastructure failure",
         question=header.question,
         options=_options(header.question, header.options),
         expected=header.answer,
         given=last.get("answer"),
-        score=last.get("score"),
+        score=_score(last),
         end_reason=_words(end.end_reason if end is not None and end.end_reason else "unfinished"),
         notes=tuple(notes),
         facts=tuple(_facts(trace)),
@@ -119,10 +126,10 @@ def _options(question: str, options: Sequence[str]) -> tuple[tuple[str, str], ..
 
 
 def status(trace: Trace) -> str:
-    """``correct``, ``wrong`` (also: no answer within the budget), ``failed`` (infrastructure) or ``unfinished``."""
+    """``correct``, ``wrong`` (also: no answer within the budget), ``failed`` (not its fault) or ``unfinished``."""
     if trace.end is None:
         return "unfinished"
-    if trace.end.end_reason == EndReason.INFRASTRUCTURE:
+    if trace.end.end_reason in (EndReason.INFRASTRUCTURE, TASK_ERROR):
         return "failed"
     return "correct" if trace.end.correct else "wrong"
 
@@ -183,10 +190,21 @@ def _facts(trace: Trace) -> list[tuple[str, str]]:
         ("Seed", header.seed),
         ("Started", header.started_at),
         ("Duration", f"{end.duration_s:.2f} s" if end is not None else None),
-        ("Sandbox", header.config.get("sandbox", {}).get("kind") if header.config else None),
+        ("Sandbox", _sandbox_kind(header.config)),
         ("Version", header.package_version),
     ]
     return [(name, str(value)) for name, value in facts if value is not None]
+
+
+def _sandbox_kind(config: Mapping[str, Any]) -> Any:
+    """Where code ran, as far as the header says so; a trace may come from anywhere."""
+    sandbox = config.get("sandbox")
+    return sandbox.get("kind") if isinstance(sandbox, Mapping) else sandbox
+
+
+def _score(info: Mapping[str, Any]) -> float | None:
+    value = info.get("score")
+    return value if isinstance(value, int | float) else None
 
 
 def _count(info: dict[str, Any], name: str) -> int:
@@ -199,7 +217,7 @@ def _words(reason: str) -> str:
 
 
 def summary(episodes: Sequence[EpisodeView]) -> Summary:
-    """Figures over all episodes. Accuracy leaves out unfinished episodes and those that infrastructure ended."""
+    """Figures over all episodes. Accuracy leaves out unfinished and failed episodes."""
     graded = [episode for episode in episodes if episode.status in ("correct", "wrong")]
     correct = sum(episode.status == "correct" for episode in graded)
     calls = sum(episode.tool_calls for episode in episodes)

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import pyvision_env
+from pyvision_env.cli import console
 from pyvision_env.cli.app import app
 from pyvision_env.errors import TraceError
 
@@ -28,7 +29,8 @@ def test_help_names_every_command_and_the_exit_codes():
     result = invoke("--help")
     assert result.exit_code == 0
     assert all(f" {command} " in result.stdout for command in COMMANDS)
-    for meaning in ("0 all well", "1 the result is not as wanted", "2 wrong usage", "3 the infrastructure"):
+    meanings = ("0 all well", "1 the result is not as wanted", "2 wrong usage", "3 the infrastructure", "4 internal")
+    for meaning in meanings:
         assert meaning in result.stdout
 
 
@@ -42,7 +44,16 @@ def test_version():
     assert invoke("--version").stdout == f"pyvision-env {pyvision_env.__version__}\n"
 
 
-@pytest.mark.parametrize("wrong", [["dmeo"], ["run", "--limit", "0"], ["view"], ["--no-such-flag"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["dmeo"],
+        ["run", "--limit", "0"],
+        ["run", "--env", "PyVision/ImageQA-v0", "--sandbox", "local", "--seed", "-5"],
+        ["view"],
+        ["--no-such-flag"],
+    ],
+)
 def test_wrong_usage_exits_with_2(wrong):
     assert invoke(*wrong).exit_code == 2
 
@@ -57,6 +68,28 @@ def test_a_users_error_is_one_paragraph_on_stderr_and_exits_with_2(tmp_path):
 def test_debug_lets_the_error_through(tmp_path):
     result = invoke("--debug", "view", str(tmp_path / "nothing"))
     assert isinstance(result.exception, TraceError)
+
+
+def test_what_nobody_raised_on_purpose_is_an_internal_error_and_exits_with_4(tmp_path, monkeypatch):
+    def broken(*_arguments, **_options):
+        raise ZeroDivisionError("division by [zero]")
+
+    monkeypatch.setattr("pyvision_env.trace.read.find_traces", broken)
+    result = invoke("view", str(tmp_path))
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert result.stderr.startswith("Internal error: ZeroDivisionError: division by [zero]. ")
+    assert "--debug" in result.stderr and "Traceback" not in result.stderr
+    assert isinstance(invoke("--debug", "view", str(tmp_path)).exception, ZeroDivisionError)
+
+
+def test_output_that_no_encoding_holds_is_escaped_not_lost():
+    value = {"answer": "half \ud83d é", "path": Path("x")}
+    assert json.loads(console.to_json(value)) == {"answer": "half \ud83d é", "path": "x"}
+    assert console.to_json({"answer": "é"}) == '{\n  "answer": "é"\n}\n'
+    assert "\\u00e9" in console.to_json({"answer": "é"}, "ascii")
+    program = "from pyvision_env.cli import console; console.out().print('half \\ud83d'); console.print_json('\\ud83d')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout == b'half \\ud83d\n"\\ud83d"\n'
 
 
 @pytest.mark.parametrize(
