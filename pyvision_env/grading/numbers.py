@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from pyvision_env.grading.cleaning import after_last_announcement, plain
+from pyvision_env.grading.number_words import NUMBER_WORD, SCALES, word_numbers
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -21,11 +22,12 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\[dtc]?frac\s*(\d)\s*(\d)", r" \1/\2 "),
         (r"\{,\}", ","),
         (r"\\[,!;:]|\\(?:left|right)\b", ""),
-        (r"\\(?:times|cdot)\b|[×·⋅]", "*"),
-        (r"\\(?:approx|simeq|sim)\b|≈", "="),
+        (r"\\(?:times|cdot)(?![A-Za-z])|[×·⋅]", " * "),
+        (r"\\(?:approx|simeq|sim)(?![A-Za-z])|≈", "="),
         (r"\^?\s*\{?\\(?:circ|degree)\b\s*\}?|\u00ba", "°"),
         (r"\\%", "%"),
         (r"\\[$ ]|[$€£¥~]", " "),
+        (rf"(?i)\b(?:minus|negative)\s+(?=[.\d]|(?:{NUMBER_WORD})\b)", "-"),
     )
 )
 
@@ -53,12 +55,6 @@ _UNITS = {
     }.items()
     for name in names.split()
 }
-_SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9}
-_SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-_TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_WORDS = {word: i for i, word in enumerate(_SMALL + _TEENS)} | {word: 20 + 10 * i for i, word in enumerate(_TENS)}
-
 _UNIT_NAMES = "|".join(filter(str.isalpha, _UNITS))
 _UNSIGNED = r"(?:\d{1,3}(?:,\d{3})++(?!\d)|\d++)(?:\.\d++)?|\.\d++"
 _NUMBER = re.compile(
@@ -72,13 +68,6 @@ _NUMBER = re.compile(
     rf"(?:\s*(?P<unit>%|°(?:\s?[CF]\b)?|per\s?cent\b|(?:{_UNIT_NAMES})(?:\^?[23])?\b(?![\^/])))?"
     # "2x" is an expression and "3D" a word: neither states a number.
     r"(?![A-Za-z](?![A-Za-z]))",
-    re.IGNORECASE,
-)
-_WORD_NUMBER = re.compile(
-    rf"\b(?:(?P<tens>{'|'.join(_TENS)})(?:[-\s](?P<ones>{'|'.join(_SMALL[1:])}))?"
-    rf"|(?P<small>{'|'.join(_SMALL + _TEENS)}))\b"
-    rf"(?:\s+(?P<scale>{'|'.join(_SCALES)})\b)?"
-    r"(?!\s+(?:point|and|hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|tenths?|hundred)\b)(?!-)",
     re.IGNORECASE,
 )
 # "The red one" speaks of a thing; only here does "one" count.
@@ -108,7 +97,7 @@ def extract_number(answer: str) -> float | None:
     """The number that an answer states, as written: 50 for "50%".
 
     Reads signs, decimals, thousands separators, fractions and mixed numbers, percent, powers of ten, LaTeX fractions,
-    common units and words up to ninety-nine.
+    common units, "minus", and numbers in words up to the billions.
 
     Returns:
         The number; None if there is none, or if several differ and neither "=" nor "the answer is" singles one out.
@@ -152,9 +141,10 @@ def _numbers(text: str) -> list[Number]:
     if _EXPRESSION.search(text):
         return []
     found = [_digits(match) for match in _NUMBER.finditer(text)] or [
-        _words(match)
-        for match in _WORD_NUMBER.finditer(text)
-        if match[0].casefold() != "one" or _BEFORE_ONE.search(text, max(0, match.start() - 20), match.start())
+        Number(said.value, None, said.start, said.end)
+        for said in word_numbers(text)
+        if text[said.start : said.end].casefold() != "one"
+        or _BEFORE_ONE.search(text, max(0, said.start - 20), said.start)
     ]
     # "More than 5" and "not 5" state no number; nan differs from everything, so the answer then states none.
     return [
@@ -173,7 +163,7 @@ def _digits(match: re.Match[str]) -> Number:
         value = value / below if below else math.nan
     if match["whole"]:
         value += float(match["whole"])
-    value *= _SCALES.get((match["scale"] or "").lower(), 1.0)
+    value *= SCALES.get((match["scale"] or "").lower(), 1.0)
     if match["sign"] and "-" in match["sign"]:
         value = -value
     return Number(value, _unit(match["unit"]), match.start(), match.end())
@@ -186,10 +176,3 @@ def _unit(unit: str | None) -> str | None:
     name = unit.rstrip("23")
     power = unit[len(name) :]
     return f"{_UNITS[name]}{power}" if name in _UNITS else None
-
-
-def _words(match: re.Match[str]) -> Number:
-    parts = (match["tens"], match["ones"], match["small"])
-    value = float(sum(_WORDS[part.casefold()] for part in parts if part))
-    value *= _SCALES.get((match["scale"] or "").lower(), 1.0)
-    return Number(value, None, match.start(), match.end())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from pyvision_env.grading.cleaning import plain, strip_lead, unwrap_commands
+from pyvision_env.grading.notation import to_latex
 from pyvision_env.grading.numbers import is_number, read_number
 from pyvision_env.grading.numeric import best_of_readings, numbers_close
 from pyvision_env.grading.symbolic_process import shared_pool
@@ -22,11 +23,11 @@ _STYLED_FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 # What makes a reference worth an algebra system: a LaTeX command, a power or root, a constant, a bracketed pair, or an
 # operator between one-letter names and digits. "t-shirt", "yes/no" and "3-5" are none of these.
 _MATHS = re.compile(
-    r"\\(?!text\b|mathrm\b|%|\$)[a-zA-Z]+|\^|[√π∞≤≥≠±²³]|\w_\{?\w|\bsqrt\b"
+    r"\\(?!text\b|mathrm\b|%|\$)[a-zA-Z]+|\^|[√π∞≤≥≠±²³⁰¹⁴-⁹]|\w_\{?\w|\bsqrt\b"
     r"|^[(\[{]\s*-?[\w.\\/]+\s*(?:,\s*-?[\w.\\/]+\s*)+[)\]}]$"
     r"|(?<![A-Za-z])(?:\d+|[A-Za-z])\s*[+*=<>]\s*(?:-?\d+|[A-Za-z](?![A-Za-z])|\()"
     r"|(?<![A-Za-z\d])\d*[A-Za-z]\s*[-/]\s*\d|\d\s*[-/]\s*[a-z](?![A-Za-z])"
-    r"|^-?\d+[a-z]$"
+    r"|^-?\d+[a-z]$|^-?\d*\s*(?:sin|cos|tan|log|ln)\s*\(?\s*(?:\d*[a-zθπ]|\d+)\)?$"
 )
 
 
@@ -64,6 +65,7 @@ def expression(text: str) -> str:
 
     Of "So it is $x+1$." only the part between the delimiters counts; with several such parts the whole text does.
     """
+    text = to_latex(text)
     parts = [next(filter(None, found.groups())) for found in _INLINE_MATH.finditer(text)]
     text = parts[0] if len(parts) == 1 else strip_lead(plain(text))
     text = _STYLED_FRACTION.sub(r"\\frac", _LAYOUT.sub(" ", unwrap_commands(text)))
