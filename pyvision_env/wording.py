@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pyvision_env.lettered import lists_options
 from pyvision_env.types import Task, ToolResult, VideoInfo
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -23,7 +24,7 @@ class HeldImage:
 def question_text(task: Task, images: Sequence[HeldImage], videos: Sequence[VideoInfo]) -> str:
     """The question, its options where its wording lacks them, and a note of every image and video in the runtime."""
     parts = [task.question]
-    if task.options and not all(option in task.question for option in task.options):
+    if task.options and not lists_options(task.question, task.options):
         parts.append("\n".join(f"{LETTERS[i]}. {option}" for i, option in enumerate(task.options)))
     if images:
         parts.append("\n".join(["Images in the Python runtime:", *map(_image_line, images)]))

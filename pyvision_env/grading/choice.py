@@ -1,88 +1,44 @@
 """Multiple choice: the option an answer commits to, never a letter met by accident.
 
-A letter counts where the answer presents it as its choice: alone ("B", "(b).", "**B**"), at the start ("B: a red car"),
-after a cue ("the answer is B", "Option B") or before a verdict ("B is correct"). "A" and "I" before a word are English,
-not letters. An answer that names two options, or one option's letter with another's text, names none.
+The answer is cut into clauses (``clauses``), each letter in them is asserted, rejected or merely mentioned
+(``mentions``), and here the asserted ones are weighed: one letter, or the last one after a correction ("A. Wait, B").
+An answer that asserts two options, or one option's letter with another's text, names none.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from itertools import groupby
 from string import ascii_uppercase
 
 from pyvision_env.errors import UserError
+from pyvision_env.grading import lexicon
+from pyvision_env.grading.asked import Asked
+from pyvision_env.grading.clauses import Clause, Token, split, tokenize
 from pyvision_env.grading.cleaning import plain, strip_lead
+from pyvision_env.grading.mentions import Mention, Standing, classify
 from pyvision_env.grading.text import normalize_text
 
 DEFAULT_LETTERS = "ABCDEFGH"
 """Letters of a question whose options are unknown."""
 
-_QUOTES = "\"'“”‘’"
-_OPEN, _CLOSE = rf"[{_QUOTES}(\[{{]*+\s*+", rf"(?:\s*[{_QUOTES})\]}}])*+"
-_FILLER = (
-    r"(?:\s*+(?:\b(?:is|was|would be|should be|must be|will be|the|option|choice|letter|probably|clearly|indeed|here)\b"
-    r"|[:=]|->|→))*+\s*+"
-)
-_NEGATION = re.compile(
-    r"(?:\bnot|n['’]t|\bnever|\bnor|\bneither|\bexcept|\binstead of|\brather than|\bunlike|\beliminate|\bexclude)"
-    r"\s+(?:the\s+)?(?:(?:option|choice|answer)\s+)?[(\[]?\s*\Z",
-    re.IGNORECASE,
-)
-_REJECTED = re.compile(
-    r"\s*(?:(?:is|are|was|can|does|do|would|could)(?:n['’]t|\s*not)\b|(?:is|was|seems)\s+(?:clearly\s+)?"
-    r"(?:wrong|incorrect|false|out|impossible|unlikely)\b)",
-    re.IGNORECASE,
-)
-_SAYS_A = re.compile(r"\s+(?:is|was|because|since|and|or)\b")
+MAX_ASSERTIONS = 40
+"""An answer that asserts letters more often is a list, even if they are all the same."""
+
+_AROUND = " \n\t)]}.:,;-–—=*\"'“”‘’"
 
 
-class _Patterns:
-    """Ways of presenting one of ``letters``; group 1 is the letter. Strong ones outrank weak ones."""
-
-    def __init__(self, letters: str) -> None:
-        one = rf"([{letters}{letters.lower()}])(?!['’]?\w)"
-        wrapped = rf"{_OPEN}(?<!\w){one}"
-        verdict = r"(?:(?:the|most likely|probably|clearly|definitely)\s+)*+(?:correct|right|best|true|answer)\b"
-
-        def find(pattern: str) -> re.Pattern[str]:
-            return re.compile(pattern, re.IGNORECASE)
-
-        self.bare = find(rf"{wrapped}{_CLOSE}[.,:;!]*+\s*+\Z")
-        self.leading = find(rf"{wrapped}(?:{_CLOSE}[^\S\n]*+[.:,;)\n]|{_CLOSE}\s+[-–—=]\s|[)\]}}](?=[\s\w]))")
-        self.reasoned = find(rf"{wrapped}{_CLOSE},?\s+(?:because|since)\b")
-        self.strong = (
-            find(rf"\b(?:answers?|ans)\b\.?{_FILLER}{wrapped}"),
-            find(rf"\b(?:correct|right|best|my|final)\s+(?:option|choice|letter)\b{_FILLER}{wrapped}"),
-            find(rf"\b(?:choose|chose|pick|select|go with)\b{_FILLER}{wrapped}"),
-            find(rf"(?<![\w{_QUOTES}]){wrapped}{_CLOSE}\s+(?:is|must be|would be|seems)\s+{verdict}"),
-        )
-        self.weak = (
-            find(rf"\b(?:option|choice|letter)\b{_FILLER}{wrapped}"),
-            find(rf"(?:\bit['’]?s|\b(?:it is|must be|should be|so|thus|therefore|hence)\b|→|=>)[,:]?\s+{wrapped}"
-                 rf"(?={_CLOSE}[.,;!]*+\s*+\Z)"),
-            find(rf"[(\[]\s*{one}(?=\s*[)\]][.!]?\s*\Z)"),
-        )  # fmt: skip
-        self.bracketed = find(rf"[(\[]\s*{one}(?=\s*[)\]])")
-        self.also = find(
-            rf"(?:[-–—\s,/&;+|.(){{}}\[\]{_QUOTES}]|\b(?:or|and|then|maybe|also|either|option|choice)\b)*+(?<!\w){one}"
-        )
-        self.marker = find(rf"(?<![\w{_QUOTES}])(?:\(\s*{one}\s*\)|{one}\s*[.):])(?=\s*\S)")
-
-
-@lru_cache(maxsize=64)
-def _patterns(letters: str) -> _Patterns:
-    return _Patterns(letters)
-
-
-def extract_choice(answer: str, options: Sequence[str] = (), letters: str | Sequence[str] | None = None) -> str | None:
+def extract_choice(
+    answer: str, options: Sequence[str] = (), letters: str | Sequence[str] | None = None, question: str = ""
+) -> str | None:
     """The letter of the one option that an answer commits to.
 
     Args:
         answer: The final answer's text.
         options: Texts of the options in letter order, where known; an answer equal to exactly one of them names it.
         letters: Letters of the options; from ``options`` where left out, A to H if those are unknown too.
+        question: The question, where known: if it asks for the wrong option, "B is wrong" chooses B.
 
     Returns:
         An upper-case letter, or None if the answer commits to no option or to several.
@@ -93,37 +49,118 @@ def extract_choice(answer: str, options: Sequence[str] = (), letters: str | Sequ
     allowed = "".join(letters).upper() if letters else ascii_uppercase[: len(options)] or DEFAULT_LETTERS
     if not (allowed.isascii() and allowed.isalpha()):
         raise UserError(f"The letters of options must be letters from A to Z, but {allowed!r} came")
-    texts = _without_own_letters(options, allowed)
+    texts = _OptionTexts(_without_own_letters(options, allowed), allowed)
     text = plain(answer)
-    body = strip_lead(text)
-    find = _patterns(allowed)
-
-    if bare := find.bare.match(body):
-        return bare[1].upper()
-    named = _named_by_text(body, texts, allowed) or _named_by_text(text, texts, allowed)
-    if named:
+    named = texts.named(strip_lead(text)) or texts.named(text)
+    if named and not (len(text) == 1 and text.upper() in allowed):
         return named.pop() if len(named) == 1 else None
-    claims = [claim for pattern in find.strong for claim in pattern.finditer(text) if _is_claim(claim, text)]
-    lead = find.leading.match(body) or find.reasoned.match(body)
-    if lead and _is_leading(lead, body, texts, allowed):
-        if _lists_others(lead[1].upper(), body[lead.end(1) :], find, texts, allowed):
-            return None
-        return _agreed([lead[1].upper(), *(claim[1].upper() for claim in claims)])
-    # "B red car": no punctuation tells the letter from a word, only the option's own text does.
-    if len(body) > 1 and body[0] in allowed and body[1] == " " and body[0] in _named_by_text(body[2:], texts, allowed):
-        return body[0]
-    if not claims:
-        claims = [claim for pattern in find.weak for claim in pattern.finditer(text) if _is_claim(claim, text)]
-        # Beside a weak claim every other letter in brackets is a rival: "(A) (B) (C) (D)" names four.
-        claims += [claim for claim in find.bracketed.finditer(text) if claims and _is_claim(claim, text)]
-    for claim in claims:
-        if _contradicted(claim[1].upper(), text[claim.end(1) :], find, texts, allowed):
-            return None
-    return _agreed([claim[1].upper() for claim in claims])
+    return _Reading(lexicon.in_plain_words(text), texts, Asked(question)).choice()
 
 
-def _agreed(letters: list[str]) -> str | None:
-    return letters[0] if len(set(letters)) == 1 else None
+class _OptionTexts:
+    """The options' texts, in the forms in which an answer may repeat them."""
+
+    def __init__(self, options: Sequence[str], letters: str) -> None:
+        self.letters = letters
+        self._forms = [
+            (letter, {_fold(form) for form in forms}, {normalize_text(form) for form in forms} - {""})
+            for letter, option in zip(letters, options, strict=False)
+            for forms in [(plain(option), lexicon.in_plain_words(plain(option)))]
+        ]
+        self.longest = 2 * max((len(option) for option in options), default=0) + 40
+
+    def named(self, text: str) -> set[str]:
+        """Letters of the options that ``text`` equals: word for word, or else with articles and punctuation aside."""
+        if len(text) > self.longest:
+            return set()
+        said, normal = _fold(text), normalize_text(text)
+        exact = {letter for letter, folded, _ in self._forms if said and said in folded}
+        return exact or {letter for letter, _, normalized in self._forms if normal in normalized}
+
+
+def _fold(text: str) -> str:
+    return " ".join(text.split()).casefold().rstrip(".!")
+
+
+class _Reading:
+    """One answer: its mentions, and which of them is the choice."""
+
+    def __init__(self, text: str, texts: _OptionTexts, asked: Asked) -> None:
+        self._text, self._texts = text, texts
+        self._tokens = tokenize(text, texts.letters, lambda letter, said: letter in texts.named(said))
+        self._clauses = split(self._tokens)
+        self._mentions = classify(self._clauses, asked, self._says_own_text)
+
+    def choice(self) -> str | None:
+        kept: list[Mention] = []
+        labels = {mention.letter for mention in self._mentions if mention.standing == Standing.LABEL}
+        asserted = [mention for mention in self._mentions if mention.standing >= Standing.WEAK]
+        by_clause = {number: list(found) for number, found in groupby(asserted, key=lambda mention: mention.clause)}
+        pending = retracted = False
+        for number, clause in enumerate(self._clauses):
+            here = by_clause.get(number, [])
+            if _corrects(clause, bool(kept)):
+                pending = True
+                retracted |= kept != [] and clause.tokens[0].word in lexicon.RETRACTIONS
+            if here and pending:
+                firmest = max((mention.standing for mention in kept), default=Standing.WEAK)
+                if min(firmest, Standing.BARE) <= max(mention.standing for mention in here):
+                    kept = []
+                elif {mention.letter for mention in here} != {mention.letter for mention in kept}:
+                    return None
+            if here:
+                pending = retracted = False
+            kept += here
+        return None if retracted else self._weighed(kept, labels)
+
+    def _weighed(self, kept: list[Mention], labels: set[str]) -> str | None:
+        """The one letter that is firmly asserted, if no other letter or option text speaks against it."""
+        if not kept or len(kept) > MAX_ASSERTIONS:
+            return None
+        firm = [mention for mention in kept if mention.standing >= Standing.BARE] or kept
+        chosen = {mention.letter for mention in firm}
+        if all(mention.standing <= Standing.BARE for mention in firm):
+            chosen |= labels
+        if len(chosen) != 1 or any(self._contradicted(mention) for mention in firm):
+            return None
+        return chosen.pop()
+
+    def _says_own_text(self, token: Token) -> bool:
+        return token.letter in self._named_after(token)
+
+    def _contradicted(self, mention: Mention) -> bool:
+        """Whether the text beside the letter is another option's."""
+        token = mention.token
+        sides = [self._named_after(token)]
+        if token.wrapped:
+            start = max(self._text.rfind("\n", 0, token.start), token.start - self._texts.longest, 0)
+            sides.append(self._texts.named(self._text[start : token.start].strip(_AROUND + "([{")))
+        return any(named and mention.letter not in named for named in sides)
+
+    def _named_after(self, token: Token) -> set[str]:
+        """Letters of the options whose text follows a letter, up to the end of its sentence, line or the answer."""
+        rest = self._text[token.end : token.end + self._texts.longest].lstrip(_AROUND)
+        ends = [len(rest), *(end for mark in ("\n", ". ", ";", ",") if (end := rest.find(mark)) >= 0)]
+        for end in sorted(set(ends), reverse=True):
+            if named := self._texts.named(rest[:end].rstrip(_AROUND)):
+                return named
+        return set()
+
+
+def _corrects(clause: Clause, after_choice: bool) -> bool:
+    """Whether a clause takes back what came before: "wait", "actually B", "no, B" - but not "no other option"."""
+    words = clause.tokens
+    for i, token in enumerate(words):
+        if token.letter or token.word not in lexicon.CORRECTIONS:
+            continue
+        if token.word != "no":
+            return True
+        following = words[i + 1] if i + 1 < len(words) else None
+        if not i and (
+            following is None or following.letter or following.word in {"it", "the", "i", "my", "wait", "this", "that"}
+        ):
+            return after_choice
+    return False
 
 
 def _without_own_letters(options: Sequence[str], letters: str) -> list[str]:
@@ -132,68 +169,3 @@ def _without_own_letters(options: Sequence[str], letters: str) -> list[str]:
     if len(pairs) == len(options) and all(own):
         return [option[match.end() :] for match, option in zip(own, options, strict=True) if match]
     return list(options)
-
-
-def _named_by_text(text: str, options: Sequence[str], letters: str) -> set[str]:
-    """Letters of the options that ``text`` equals: word for word, or else with articles and punctuation aside."""
-    exact = " ".join(text.split()).casefold().rstrip(".!")
-    strict = {
-        letter
-        for letter, option in zip(letters, options, strict=False)
-        if " ".join(plain(option).split()).casefold().rstrip(".!") == exact
-    }
-    if strict or not normalize_text(text):
-        return strict
-    said = normalize_text(text)
-    return {letter for letter, option in zip(letters, options, strict=False) if normalize_text(plain(option)) == said}
-
-
-def _is_letter(match: re.Match[str], text: str, group: int = 1) -> bool:
-    """Whether the matched character stands for an option and not for an English word."""
-    letter, before, after = match[group], text[: match.start(group)], text[match.end(group) :]
-    if before.endswith(("(", "[")) and after.startswith((")", "]")):
-        return True
-    if not re.match(r"\s+\w", after) or "\n" in after[:1]:
-        return True
-    if letter.islower() or letter == "I":
-        return False
-    return letter != "A" or _SAYS_A.match(after) is not None
-
-
-def _is_claim(match: re.Match[str], text: str) -> bool:
-    if not _is_letter(match, text) or _NEGATION.search(text, max(0, match.start(1) - 40), match.start(1)):
-        return False
-    return _REJECTED.match(text[match.end(1) :].lstrip(")]\"'")) is None
-
-
-def _is_leading(match: re.Match[str], text: str, options: Sequence[str], letters: str) -> bool:
-    if not _is_claim(match, text):
-        return False
-    # "A.M." and "B,2" are no choices; "B.red car" is one only if that is the option's text.
-    tight = text[match.end() - 1] in ".," and text[match.end() : match.end() + 1].isalnum()
-    return not tight or match[1].upper() in _named_by_text(text[match.end() :], options, letters)
-
-
-def _contradicted(letter: str, rest: str, find: _Patterns, options: Sequence[str], letters: str) -> bool:
-    """Whether what follows a letter names another option too, by its letter or by its text."""
-    body = rest.lstrip(" \n\t)]}.:,;-–—=" + _QUOTES)
-    named = _named_by_text(body, options, letters)
-    if named:
-        return letter not in named
-    also = find.also.match(rest)
-    return also is not None and also[1].upper() != letter and _is_letter(also, rest)
-
-
-def _lists_others(letter: str, rest: str, find: _Patterns, options: Sequence[str], letters: str) -> bool:
-    """Whether an answer that begins like an option ("A. red") goes on with others ("B. blue")."""
-    if _contradicted(letter, rest, find, options, letters):
-        return True
-    if letter in _named_by_text(rest.lstrip(" \n\t)]}.:,;-–—="), options, letters):
-        return False
-    for marker in find.marker.finditer(rest):
-        group = 1 if marker[1] else 2
-        if marker[group].upper() == letter or not marker[group].isupper():
-            continue
-        if not _NEGATION.search(rest, max(0, marker.start(group) - 40), marker.start(group)):
-            return True
-    return False

@@ -9,6 +9,9 @@ _TEXT_COMMAND = re.compile(r"\\(?:text(?:bf|it|rm|sf)?|math(?:rm|bf|it|sf)|mbox|
 _MATH_DELIMITER = re.compile(r"\\[()\[\]]|\$")
 # Stars with a word on one side only; the star of "3 * 4" and "3*4" stays.
 _EMPHASIS = re.compile(r"(?<![\w*)])\*+(?=\S)|(?<=\S)\*+(?![\w*(])|`+")
+# What NFKC leaves of East Asian punctuation, and the edge between a Latin letter and an ideograph, which has no space.
+_CJK_MARKS = {ord("。"): ". ", ord("、"): ", "}
+_CJK_EDGE = re.compile(r"(?<=[\u3040-\u9fff\uac00-\ud7af])(?=[A-Za-z(])|(?<=[A-Za-z)])(?=[\u3040-\u9fff\uac00-\ud7af])")
 _SPACES = re.compile(r"[^\S\n]+")
 _LINES = re.compile(r"\s*\n\s*")
 
@@ -28,7 +31,7 @@ def plain(text: str) -> str:
 
     Line breaks stay, one at a time.
     """
-    text = unwrap_commands(unicodedata.normalize("NFKC", text))
+    text = _CJK_EDGE.sub(" ", unwrap_commands(unicodedata.normalize("NFKC", text).translate(_CJK_MARKS)))
     text = _HEADING.sub("", _EMPHASIS.sub("", _MATH_DELIMITER.sub("", text)))
     return _LINES.sub("\n", _SPACES.sub(" ", text)).strip()
 

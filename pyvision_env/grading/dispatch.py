@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from string import ascii_uppercase
 from typing import Any, Protocol
 
 from pyvision_env.errors import ConfigError, JudgeUnavailableError, TaskError
 from pyvision_env.grading.choice import DEFAULT_LETTERS, extract_choice
-from pyvision_env.grading.listing import listed_options
 from pyvision_env.grading.numbers import Number, is_number, read_number
 from pyvision_env.grading.numeric import best_of_readings, mean_relative_accuracy, numbers_close
 from pyvision_env.grading.symbolic import DEFAULT_TIMEOUT_S, looks_like_maths, math_equal
 from pyvision_env.grading.symbolic_process import ExpressionTimeoutError
 from pyvision_env.grading.text import text_equal
+from pyvision_env.lettered import parse_options
 from pyvision_env.types import Grade, Task
 
 MAX_ANSWER_CHARS = 4_000
 """A longer answer (or one over twice the reference, if that is more) is wrong by every rule: it is no final answer."""
+
+_LONE_LETTER = re.compile(r"\s*(?:[A-H][.)]?|\([A-H]\))\s*")
 
 
 class Judge(Protocol):
@@ -68,7 +71,8 @@ def grader_of(task: Task) -> str:
     """The rule that decides a task: its own grader, or what ``auto`` stands for.
 
     ``auto`` is ``choice`` for a task with options, or whose question lists lettered options of which the reference is
-    one; ``numeric`` for a reference that is a number; ``math`` for one that looks like an expression; else ``exact``.
+    one, or whose reference is a lone letter from A to H where no options can be read; ``numeric`` for a reference that
+    is a number; ``math`` for one that looks like an expression; else ``exact``.
 
     Raises:
         TaskError: If there is no such grader.
@@ -79,8 +83,10 @@ def grader_of(task: Task) -> str:
                 task, f"expected a grader among auto, {', '.join(GRADERS)}, judge, but got {task.grader!r}"
             )
         return task.grader
-    listed = listed_options(task.question)
+    listed = parse_options(task.question)
     if task.options or (listed and extract_choice(task.answer, listed) is not None):
+        return "choice"
+    if not listed and _LONE_LETTER.fullmatch(task.answer):
         return "choice"
     if is_number(task.answer):
         return "numeric"
@@ -88,7 +94,7 @@ def grader_of(task: Task) -> str:
 
 
 def _choice(task: Task, answer: str) -> Grade:
-    options = task.options or listed_options(task.question)
+    options = task.options or parse_options(task.question)
     if len(options) > len(ascii_uppercase):
         raise _task_error(task, f"expected at most {len(ascii_uppercase)} options, but got {len(options)}")
     # Where nothing says how many options there are, the reference's own letter is one of them at least.
@@ -101,7 +107,9 @@ def _choice(task: Task, answer: str) -> Grade:
             f"expected the reference of a multiple-choice task to be a letter of A-{letters[-1]} or the text of one "
             f"option, but it is {task.answer[:80]!r}; correct the answer, the options or the grader",
         )
-    return _binary(extract_choice(answer, options, letters) == wanted, "choice")
+    correct = extract_choice(answer, options, letters, task.question) == wanted
+    # Without options the letter may be one that is read in an image, said in any words that equality accepts.
+    return _binary(correct or (not options and text_equal(task.answer, answer)), "choice")
 
 
 def _exact(task: Task, answer: str) -> Grade:

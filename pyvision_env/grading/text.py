@@ -10,7 +10,7 @@ from pyvision_env.grading.cleaning import plain, strip_lead
 _APOSTROPHE = re.compile(r"['’‘`]")
 # A point or comma between digits and a minus before a number belong to the number.
 _PUNCTUATION = re.compile(
-    r"(?<!\d)[.,]|[.,](?!\d)|[:;!?\"“”„«»()\[\]{}<>…_*]|(?<=\S)[-‐‑–—](?!\d)|(?<=\w)[-‐‑–—]|[‐‑–—]"
+    r"(?<!\d)[.,]|[.,](?!\d)|[:;!?\"“”„«»()\[\]{}<>…_*。、]|(?<=\S)[-‐‑–—](?!\d)|(?<=\w)[-‐‑–—]|[‐‑–—]"
 )
 _ARTICLES = frozenset({"a", "an", "the"})
 

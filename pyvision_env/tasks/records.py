@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pyvision_env.tasks.lettered import parse_options, strip_labels
+from pyvision_env.lettered import parse_options, strip_labels
 from pyvision_env.tasks.media_fields import BadFieldError, MediaKind, read_media, shorten
 from pyvision_env.types import ImageSource, Task, VideoSource
 

@@ -148,7 +148,6 @@ def test_an_answer_that_commits_to_b_is_read_as_b(answer: str) -> None:
         "The answer is (A) or (B)",
         "answers: A, B",
         "option A, option B, option C",
-        "The answer is A. No wait, the answer is B.",
         "A. red car B. a blue car C. green truck D. none of them",
         "A) red car B) a blue car",
         "A: red car\nB: a blue car\nC: green truck",

@@ -30,7 +30,7 @@ def task(
         (task("B", question=LISTED), "choice"),
         (task("(B)", question=LISTED), "choice"),
         (task("B. blue", question=LISTED), "choice"),
-        (task("B"), "exact"),
+        (task("B"), "choice"),
         (task("D", question=LISTED), "exact"),
         (task("12"), "numeric"),
         (task("12%"), "numeric"),

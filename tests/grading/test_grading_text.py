@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyvision_env.grading import normalize_text
-from pyvision_env.grading.listing import listed_options
 from pyvision_env.grading.text import text_equal
+from pyvision_env.lettered import parse_options as listed_options
 
 
 @pytest.mark.parametrize(

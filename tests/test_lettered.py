@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyvision_env.tasks.lettered import parse_options, strip_labels
+from pyvision_env.lettered import lists_options, parse_options, strip_labels
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,18 @@ from pyvision_env.tasks.lettered import parse_options, strip_labels
         ("Which?\nA. red\nC. blue", ()),
         ("Is vitamin A. or B. shown?\nA. yes\nB. no", ("yes", "no")),
         ("How many?", ()),
+        ("What is it?\n- A. cat\n- B. dog", ("cat", "dog")),
+        ("What is it?\n* (A) cat\n* (B) dog", ("cat", "dog")),
+        ("What? (A) cat; (B) dog", ("cat", "dog")),
+        ("What? (a) cat, or (b) dog", ("cat", "dog")),
+        ("What?\n**A.** cat\n**B.** dog", ("cat", "dog")),
+        ("What?\n**A. cat**\n**B. dog**", ("cat", "dog")),
+        ("What?\na. cat\nb. dog", ("cat", "dog")),
+        ("What?\nA、cat\nB、dog", ("cat", "dog")),
+        ("What? A.cat B.dog", ("cat", "dog")),
+        ("What?\nA. cat\nB. a dog\n   on a mat\nAnswer with the letter.", ("cat", "a dog on a mat")),
+        ("Born A.D. or B.C.?", ()),
+        ("Is it A. or B.?", ()),
         ("Which?\nA.\nB. blue", ()),
     ],
 )
@@ -48,3 +60,19 @@ def test_labels_are_only_stripped_from_a_fully_lettered_list():
     assert strip_labels(["A. cat", "dog"]) == ("A. cat", "dog")
     assert strip_labels(["B. cat", "A. dog"]) == ("B. cat", "A. dog")
     assert strip_labels([" cat ", "dog"]) == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("question", "shown"),
+    [
+        ("What is it?\n- A. cat\n- B. red dog", True),
+        ("What is it? (A) cat; (B) red dog", True),
+        ("What is it?\nA. cat\nB. red\n  dog", True),
+        ("What is it?\nA cat\nB red dog", True),
+        ("Is it a cat or a red dog?", False),
+        ("What is it?", False),
+        ("What is it?\nA. red dog\nB. cat", False),
+    ],
+)
+def test_options_count_as_shown_only_with_their_letters(question, shown):
+    assert lists_options(question, ("cat", "red dog")) is shown
