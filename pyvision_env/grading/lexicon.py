@@ -149,7 +149,7 @@ NOT_WORDS = _words("not never neither nor without hardly no none")
 BAD = _words(
     "wrong incorrect false worst least unlikely bad invalid implausible mistaken impossible poor out excluded "
     "eliminated rejected discarded dismissed fails inaccurate unsuitable inappropriate misleading distractor untrue "
-    "improbable ✗ ✘ × ❌"
+    "improbable mistake error trap ✗ ✘ × ❌"
 )
 REJECTING = _words(
     "exclude excludes excluding eliminate eliminates eliminating reject rejecting discard discarding dismiss "
