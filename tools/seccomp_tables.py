@@ -45,7 +45,7 @@ EPISODE = {
     "waiting: pipes, polling, timers as descriptors": """
         poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd
         eventfd2 timerfd_create timerfd_settime timerfd_gettime signalfd signalfd4 pipe pipe2""",
-    "memory: its own": "mmap munmap mprotect mremap brk msync membarrier get_mempolicy",
+    "memory: its own": "munmap mprotect mremap brk msync membarrier get_mempolicy",
     "processes and threads: its own": """
         execve exit exit_group fork vfork wait4 waitid getpid getppid gettid getpgid setpgid getpgrp getsid setsid
         set_tid_address set_robust_list rseq arch_prctl getrlimit setrlimit getrusage times futex futex_waitv
@@ -61,7 +61,7 @@ EPISODE = {
         getuid geteuid getgid getegid getresuid getresgid getgroups capget uname sysinfo getrandom""",
     "sockets: only ends of a pair exist, asyncio's and subprocess's; they can neither connect nor bind": """
         recvfrom recvmsg recvmmsg sendmsg sendmmsg shutdown getsockname getpeername getsockopt""",
-    "confining oneself further": "seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self",
+    "confining oneself further": "seccomp",
 }
 
 # --- An episode: said to have succeeded, without effect -----------------------------------------------------------
@@ -89,6 +89,7 @@ FORBIDDEN = {
         memfd_create memfd_secret shmget shmat shmdt shmctl semget semop semtimedop semctl msgget msgsnd msgrcv msgctl
         mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr mlock mlock2 mlockall mbind
         set_mempolicy""",
+    "rules that the kernel keeps": "landlock_create_ruleset landlock_add_rule landlock_restrict_self",
     "the machine's settings": "sethostname setdomainname settimeofday clock_settime adjtimex clock_adjtime",
     "identity and device files": """
         setuid setgid setreuid setregid setresuid setresgid setfsuid setfsgid setgroups capset mknod mknodat""",
@@ -164,8 +165,12 @@ _IOCTL = {
 _IOCTL_FORBIDDEN = {0x5412: "TIOCSTI", 0x541C: "TIOCLINUX"}
 # NORMAL to DONTNEED, FREE to DOFORK, HUGEPAGE to KEEPONFORK, POPULATE_*, GUARD_*: not merging, poisoning or paging out.
 _MADVISE = (0, 1, 2, 3, 4, 8, 9, 10, 11, 14, 15, 16, 17, 18, 19, 22, 23, 102, 103)
+_MAP_SHARED, _MAP_PRIVATE, _MAP_TYPE, _MAP_ANONYMOUS = 1, 2, 0xF, 0x20
 _SOL_SOCKET = 1
-_SETSOCKOPT = {7: "SNDBUF", 8: "RCVBUF", 16: "PASSCRED", 20: "RCVTIMEO", 21: "SNDTIMEO", 66: "RCVTIMEO", 67: "SNDTIMEO"}
+_SETSOCKOPT = {16: "PASSCRED", 20: "RCVTIMEO", 21: "SNDTIMEO", 66: "RCVTIMEO", 67: "SNDTIMEO"}
+# What lies in a socket is the kernel's memory, which no limit of a process counts: buffers keep their size, silently,
+# because whoever asks for a larger one goes on with a smaller one.
+_SETSOCKOPT_PRETENDED = {7: "SNDBUF", 8: "RCVBUF"}
 
 
 def clone_rules(*, fork: bool) -> list[Rule]:
@@ -187,7 +192,12 @@ def argument_rules() -> list[Rule]:
     rules += [Rule("ioctl", (Test(1, request),)) for request in _IOCTL]
     rules += [Rule("ioctl", (Test(1, request),), errno.EPERM) for request in _IOCTL_FORBIDDEN]
     rules += [Rule("madvise", (Test(2, advice),)) for advice in _MADVISE]
+    # Anonymous shared memory stays when all but one page of it is unmapped, and then no limit and no account sees it.
+    rules.append(Rule("mmap", (Test(3, 0, _MAP_ANONYMOUS),)))
+    rules.append(Rule("mmap", (Test(3, _MAP_ANONYMOUS | _MAP_PRIVATE, _MAP_ANONYMOUS | _MAP_TYPE),)))
+    rules.append(Rule("mmap", (Test(3, _MAP_ANONYMOUS | _MAP_SHARED, _MAP_ANONYMOUS | _MAP_TYPE),), errno.EPERM))
     rules += [Rule("setsockopt", (Test(1, _SOL_SOCKET), Test(2, option))) for option in _SETSOCKOPT]
+    rules += [Rule("setsockopt", (Test(1, _SOL_SOCKET), Test(2, option)), 0) for option in _SETSOCKOPT_PRETENDED]
     # A datagram socket of a pair can still send to any address; streams and packets cannot.
     for kind in (SOCK_STREAM, SOCK_SEQPACKET):
         rules.append(Rule("socketpair", (Test(0, AF_UNIX), Test(1, kind, 0xF))))
@@ -226,8 +236,9 @@ def episode_rules(*, strict: bool) -> list[Rule]:
 
 # --- The container ---------------------------------------------------------------------------------------------------
 ZYGOTE = {
-    "confining episodes: user namespaces without privileges, own ids where capabilities are given": """
-        unshare setuid setgid setreuid setregid setresuid setresgid setfsuid setfsgid setgroups capset""",
+    "confining episodes: user namespaces without privileges, own ids where capabilities are given, Landlock": """
+        landlock_create_ruleset landlock_add_rule landlock_restrict_self unshare setuid setgid setreuid setregid
+        setresuid setresgid setfsuid setfsgid setgroups capset""",
     "reaching the host: one connection, then descriptors": "connect bind listen accept accept4 sendto setsockopt",
     "sharing decoded frames": "memfd_create mlock mlock2 munlock mincore splice tee",
     "watching over episodes": """
@@ -235,7 +246,7 @@ ZYGOTE = {
         sched_getattr setpriority ioprio_set get_robust_list""",
     "files of its own": PRETENDED
     + " utimensat mknod mknodat readahead execveat inotify_init1 inotify_add_watch inotify_rm_watch",
-    "whatever their arguments": "prctl fcntl ioctl madvise socketpair",
+    "whatever their arguments": "mmap prctl fcntl ioctl madvise socketpair",
     "newer than some engines' libseccomp, which then leaves them out": """
         cachestat fchmodat2 map_shadow_stack futex_wake futex_wait futex_requeue mseal""",
 }

@@ -11,7 +11,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy as np
 from pyvision_env.config import Limits, SandboxConfig
 from pyvision_env.errors import MediaError, SandboxClosedError, SandboxLostError, SandboxStartError
 from pyvision_env.sandbox.pixels import SharedPicture
+from pyvision_env.sandbox.videos import SharedVideo
 from pyvision_env.sandbox.worker import wire
 from pyvision_env.sandbox.worker.capture import one_line, printable
 from pyvision_env.types import RGBArray, ToolResult, VideoInfo
@@ -62,13 +62,11 @@ class Episode:
         self,
         host: Host,
         pictures: Sequence[SharedPicture],
-        videos: Sequence[Path | int],
-        held: Sequence[int],
+        videos: Sequence[SharedVideo],
         limits: Limits,
         config: SandboxConfig,
     ) -> None:
         self._host = host
-        self._held = tuple(held)
         self._pictures: list[SharedPicture | RGBArray] = list(pictures)
         self._video_sources = tuple(videos)
         self._limits = limits
@@ -162,8 +160,6 @@ class Episode:
                 return
             self._closed = True
             self._drop()
-            for fd in self._held:
-                os.close(fd)
 
     def __enter__(self) -> Episode:
         return self
@@ -285,7 +281,8 @@ class Episode:
         with contextlib.ExitStack() as stack:
             fds = [picture.fd for picture in pictures]
             for source in self._video_sources:
-                fds.append(source if isinstance(source, int) else _open_video(source, stack))
+                fds.append(source.open())
+                stack.callback(os.close, fds[-1])
             if len(fds) > wire.MAX_DESCRIPTORS:
                 raise MediaError(f"an episode holds at most {wire.MAX_DESCRIPTORS} images and videos, got {len(fds)}")
             request = wire.Setup(
@@ -324,15 +321,6 @@ def _waiting(sock: socket.socket) -> bytes | None:
 def _bounded(number: int) -> int:
     """An integer that the wire can carry; whoever reads it refuses one as large as the bound in any case."""
     return max(-_MAX_INT, min(_MAX_INT, int(number)))
-
-
-def _open_video(path: Path, stack: contextlib.ExitStack) -> int:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise MediaError(f"video {path}: cannot be opened ({error.strerror}); check the path in the task") from None
-    stack.callback(os.close, fd)
-    return fd
 
 
 def _array(blob: bytearray, picture: wire.Picture) -> RGBArray:

@@ -187,7 +187,12 @@ class WorkerLink:
                 break
             if not data:
                 break
-            message = wire.from_zygote_decoder.decode(data)
+            try:
+                message = wire.from_zygote_decoder.decode(data)
+            except (msgspec.MsgspecError, RecursionError) as error:
+                # It cannot be trusted with episodes any more, and nobody may be left waiting for it.
+                reason = f"it broke the protocol ({error})"
+                break
             if isinstance(message, wire.Exited):
                 with self._lock:
                     lease = self._leases.pop(message.episode, None)

@@ -22,7 +22,8 @@ from pyvision_env.errors import SandboxError, SandboxStartError, SandboxUnavaila
 from pyvision_env.sandbox.link import WorkerLink
 
 _log = logging.getLogger(__name__)
-_WORKER = Path(__file__).parent / "worker"
+_PACKAGE = Path(__file__).parent.parent
+_WORKER = _PACKAGE / "sandbox" / "worker"
 _STOP_S = 10.0
 WORKER_ENVIRONMENT = {
     # Without it every thread reserves 128 MiB of the episode's address space.
@@ -67,6 +68,7 @@ class LocalLauncher:
             "python": sys.executable,
             "main": str(_WORKER / "main.py"),
             "binds": _binds(fonts),
+            "hidden": _hidden(),
             "slots": self.slots,
             "disk_mb": self._config.disk_mb,
             "scratch": str(scratch),
@@ -115,6 +117,12 @@ def _binds(fonts: Path) -> list[str]:
     wanted = [*system, *sorted(interpreter), str(_WORKER), str(fonts)]
     # A path through a link is found under its real name too.
     return list(dict.fromkeys([*wanted, *(os.path.realpath(path) for path in wanted)]))
+
+
+def _hidden() -> list[str]:
+    """The packages of this project: an installed one brings along the answers of the demo's tasks."""
+    packages = [_PACKAGE, _PACKAGE.with_name("pyvision_train")]
+    return list(dict.fromkeys(name for package in packages for name in (str(package), os.path.realpath(package))))
 
 
 def _environment(fonts: Path) -> dict[str, str]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
-import io
 import logging
 import os
 import threading
@@ -13,12 +11,10 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from pyvision_env.config import Limits, SandboxConfig
 from pyvision_env.errors import (
-    MediaError,
     SandboxBusyError,
     SandboxClosedError,
     SandboxError,
@@ -29,8 +25,8 @@ from pyvision_env.sandbox.episode import Episode
 from pyvision_env.sandbox.isolation import IsolationReport
 from pyvision_env.sandbox.link import Lease, WorkerLink
 from pyvision_env.sandbox.pixels import PictureCache, SharedPicture
+from pyvision_env.sandbox.videos import VideoCache
 from pyvision_env.sandbox.worker import wire
-from pyvision_env.types import VideoSource
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 5.0
@@ -92,6 +88,7 @@ class Sandbox:
         self._queue: deque[object] = deque()
         self._condition = threading.Condition()
         self._pictures = PictureCache()
+        self._videos = VideoCache()
         self._episodes: weakref.WeakSet[Episode] = weakref.WeakSet()
         self._closed = False
         self._owner = os.getpid()
@@ -157,8 +154,8 @@ class Sandbox:
         """
         self.check_usable()
         pictures = [self._pictures.get(image) for image in images]
-        sources, held = _video_sources(videos)
-        episode = Episode(self, pictures, sources, held, self.limits, self.config)
+        sources = [self._videos.get(video) for video in videos]
+        episode = Episode(self, pictures, sources, self.limits, self.config)
         with self._condition:
             self._episodes.add(episode)
         return episode
@@ -197,6 +194,7 @@ class Sandbox:
             link.close(wait=True)
         self._launcher.close()
         self._pictures.clear()
+        self._videos.clear()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Sandbox:
         """Itself: Gymnasium copies the keyword arguments of an environment, and there is one set of workers."""
@@ -357,33 +355,6 @@ def _report(launcher: Launcher, hello: wire.Hello) -> IsolationReport:
 
 
 _warned: set[tuple[str, str]] = set()
-
-
-def _video_sources(videos: Sequence[Any]) -> tuple[list[Path | int], list[int]]:
-    """Paths as they are, bytes as sealed descriptors (the second list: to be closed with the episode)."""
-    sources: list[Path | int] = []
-    held: list[int] = []
-    for video in videos:
-        if isinstance(video, VideoSource):
-            video = video.path if video.path is not None else video.data
-        if isinstance(video, str | Path):
-            sources.append(Path(video))
-        elif isinstance(video, bytes | bytearray | memoryview | io.BytesIO):
-            data = video.getvalue() if isinstance(video, io.BytesIO) else video
-            fd = os.memfd_create("video", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
-            held.append(fd)
-            sources.append(fd)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            fcntl.fcntl(
-                fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-            )
-        else:
-            for fd in held:
-                os.close(fd)
-            raise MediaError(f"a video must be a path, bytes or a VideoSource, got {type(video).__name__}")
-    return sources, held
 
 
 _open_sandboxes: weakref.WeakSet[Sandbox] = weakref.WeakSet()

@@ -77,6 +77,12 @@ def test_a_progress_bar_leaves_its_last_state(episode: Episode) -> None:
     assert episode.run(r"for i in range(3): print(f'\r{i}/2', end='')").text == "2/2"
 
 
+def test_text_is_made_printable_in_time_that_grows_with_its_length() -> None:
+    """A reply's text is hostile, and while the host looks at it nothing else of its process runs."""
+    assert printable("\r" + "a" * 4_000_000) == "a" * 4_000_000
+    assert printable("a\rb\r\r\nc\r\n\rd\r") == "b\nc\nd"
+
+
 def test_writing_something_else_than_text_is_the_codes_error(episode: Episode) -> None:
     assert (
         episode.run("import sys; sys.stdout.write(b'x')").error == "TypeError: write() argument must be str, not bytes"

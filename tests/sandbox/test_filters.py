@@ -51,7 +51,16 @@ DECISIONS: list[tuple[str, tuple[int, ...], int | None]] = [
     ("sendto", (3, 0, 5, 0, 0, 0), None),
     ("sendto", (3, 0, 5, 0, 0x7FFF00001000, 16), errno.EACCES),
     ("sendto", (3, 0, 5, 0, 1 << 32, 16), errno.EACCES),
+    ("mmap", (0, 4096, 3, 0x22, 2**64 - 1, 0), None),
+    ("mmap", (0, 4096, 3, 0x20022, 2**64 - 1, 0), None),  # a thread's stack
+    ("mmap", (0, 4096, 1, 0x01, 3, 0), None),  # a file, shared
+    ("mmap", (0, 4096, 3, 0x21, 2**64 - 1, 0), errno.EPERM),
+    ("mmap", (0, 4096, 3, 1 << 32 | 0x21, 2**64 - 1, 0), errno.EPERM),  # the kernel looks at the lower half only
+    ("landlock_create_ruleset", (), errno.EPERM),
     ("setsockopt", (3, 1, 26), errno.ENOSYS),  # SO_ATTACH_FILTER
+    ("setsockopt", (3, 1, 7), 0),  # SO_SNDBUF
+    ("setsockopt", (3, 1, 8), 0),  # SO_RCVBUF
+    ("setsockopt", (3, 1, 20), None),  # SO_RCVTIMEO
     ("chmod", (), 0),
     ("fchmodat", (), 0),
     ("utimensat", (3, 0, 0), 0),

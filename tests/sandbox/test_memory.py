@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import socket
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 
 import pytest
@@ -71,3 +76,60 @@ def test_one_figure_over_the_bound_is_not_believed(family, monkeypatch):
     assert not memory.exceeds(family, 250 * MIB)
     shares = iter([10_000 * MIB] * 20)
     assert memory.exceeds(family, 250 * MIB)
+
+
+ORPHAN = r"""
+import ctypes, os, sys, time
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # orphans become children of this process
+if os.fork() == 0:
+    if os.fork() == 0:
+        print(os.getpid(), os.getppid(), flush=True)
+        time.sleep(600)
+    time.sleep(600)
+sys.stdin.read()
+"""
+
+
+def test_a_process_whose_parent_ends_while_we_look_is_counted(monkeypatch):
+    with subprocess.Popen([sys.executable, "-c", ORPHAN], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as root:
+        assert root.stdout is not None
+        orphan, parent = map(int, root.stdout.readline().split())
+        look = memory._look
+
+        def end_the_parent(pid, seen):
+            told = look(pid, seen)
+            if pid == orphan:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(parent, 9)
+            if pid == parent:
+                seen.pop(pid, None)
+            return told and pid != parent
+
+        monkeypatch.setattr(memory, "_look", end_the_parent)
+        assert orphan in memory.resident_by_root({root.pid})[root.pid]
+        os.kill(orphan, 9)
+        root.kill()
+
+
+def test_sockets_are_counted_by_what_the_kernel_keeps_in_them():
+    left, right = socket.socketpair()
+    with left, right:
+        left.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                left.send(bytes(1 << 15))
+        (held,) = struct.unpack("i", fcntl.ioctl(right.fileno(), termios.FIONREAD, bytes(4)))
+        assert held <= memory.socket_bytes()
+        assert {f"socket:[{os.fstat(each.fileno()).st_ino}]" for each in (left, right)} <= memory.sockets_of(
+            os.getpid()
+        )
+        assert memory.open_files(os.getpid()) >= 5
+        assert not memory.exceeds(os.getpid(), 100_000 * MIB, 1)
+        assert memory.exceeds(os.getpid(), 100_000 * MIB, 100_000 * MIB)
+    assert memory.sockets_of(ended_process()) == set()
+    assert memory.open_files(ended_process()) == 0
+
+
+def test_a_family_that_is_too_costly_to_measure_is_over_its_bound(family, monkeypatch):
+    monkeypatch.setattr(memory, "_BUDGET_S", 0.0)
+    assert memory.exceeds(family, 100_000 * MIB)

@@ -9,7 +9,6 @@ import sys
 from typing import Any
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")
 _RAW_READ = 1 << 20
 
 
@@ -17,7 +16,8 @@ def printable(text: str) -> str:
     """Text as a terminal would leave it: carriage returns applied, lone surrogates and control characters escaped."""
     text = text.encode("utf-8", "backslashreplace").decode()
     if "\r" in text:
-        text = _OVERWRITTEN.sub("", text.replace("\r\n", "\n").rstrip("\r"))
+        # Line by line and not by a pattern: hostile text must cost no more than its length.
+        text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 

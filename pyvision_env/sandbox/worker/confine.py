@@ -23,7 +23,8 @@ from .wire import Confinement
 _NAMESPACES = (
     kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 )
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+# Without /dev/zero: mapped as shared memory it is a way around every account of memory.
+_DEVICES = ("/dev/null", "/dev/full", "/dev/random", "/dev/urandom")
 # What libraries look up about their own process; the rest of /proc/<pid> tells of the machine (its mounts, say).
 _OWN_PROCESS = ("stat", "statm", "status", "maps", "limits", "fd")
 _SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/fonts", "/etc/localtime", "/etc/passwd")
@@ -123,7 +124,7 @@ def enter_namespaces() -> None:
     """Put the calling process (and for pids its next child) into namespaces of its own."""
     uid, gid = os.getuid(), os.getgid()
     kernel.unshare(_NAMESPACES)
-    kernel.map_current_user(uid, gid)
+    kernel.map_current_user(uid, gid, uid, gid)
 
 
 def runtime_paths(worker: Path) -> list[str]:

@@ -45,11 +45,11 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(flags), "unshare")
 
 
-def map_current_user(uid: int, gid: int) -> None:
-    """Map one user and one group, unchanged, into the user namespace just entered."""
+def map_current_user(uid: int, gid: int, inside_uid: int, inside_gid: int) -> None:
+    """Map the user and group one was into the user namespace just entered, under the numbers they have inside."""
     Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
-    Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    Path("/proc/self/uid_map").write_text(f"{inside_uid} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{inside_gid} {gid} 1")
 
 
 def set_subreaper() -> None:

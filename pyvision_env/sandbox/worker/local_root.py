@@ -1,9 +1,10 @@
 """Launcher of a local worker: leaves the host's file system for a private read-only root, then becomes the worker.
 
 ``python -I local_root.py SETTINGS`` with one JSON object: ``python`` (interpreter), ``main`` (the worker's entry
-point), ``binds`` (paths to keep, at the same places), ``slots`` (how many), ``disk_mb`` (size of each), ``scratch``
-(a directory that may be made on the host where a private root is refused), ``control`` (an inherited descriptor),
-``environment`` (of the worker), ``unconfined`` (do without a private root).
+point), ``binds`` (paths to keep, at the same places), ``hidden`` (folders below them that must look empty), ``slots``
+(how many), ``disk_mb`` (size of each), ``scratch`` (a directory that may be made on the host where a private root is
+refused), ``control`` (an inherited descriptor), ``environment`` (of the worker), ``unconfined`` (do without a private
+root).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-_DEVICES = ("null", "zero", "full", "random", "urandom")
+_DEVICES = ("null", "full", "random", "urandom")
 _USER = 65534
 _PASSWD = f"sandbox:x:{_USER}:{_USER}:sandbox:/:/usr/sbin/nologin\n"
 _SLOTS = "/s"
@@ -32,7 +33,7 @@ def _kernel() -> ModuleType:
     return module
 
 
-def enter_private_root(kernel: Any, binds: list[str], slots: int, disk_mb: int) -> None:
+def enter_private_root(kernel: Any, binds: list[str], hidden: list[str], slots: int, disk_mb: int) -> None:
     """Move into new namespaces whose root holds only ``binds`` (read-only), devices, /proc and the slots.
 
     Returns in a child that is pid 1 of its namespace; the parent waits for it and exits with its code.
@@ -41,17 +42,19 @@ def enter_private_root(kernel: Any, binds: list[str], slots: int, disk_mb: int) 
         OSError: The host refuses a step.
     """
     flags = kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
-    privileged = os.getuid() == 0
     uid, gid = os.getuid(), os.getgid()
-    kernel.unshare(flags if privileged else flags | kernel.CLONE_NEWUSER)
+    # The root user of a container may do no more than anybody else, and goes on as an ordinary user: one called root
+    # could not be mapped again into the episodes' namespaces.
+    owner = _USER if uid == 0 else uid
+    privileged = uid == 0 and _may_unshare(kernel, flags)
     if not privileged:
-        kernel.map_current_user(uid, gid)
+        kernel.unshare(flags | kernel.CLONE_NEWUSER)
+        kernel.map_current_user(uid, gid, owner, _USER if uid == 0 else gid)
     pid = os.fork()
     if pid:
         os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
     kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
-    owner = _USER if privileged else uid
-    _build_root(kernel, binds, slots, disk_mb, owner)
+    _build_root(kernel, binds, hidden, slots, disk_mb, owner)
     kernel.pivot_root_here()
     kernel.mount(None, "/", None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID)
     if privileged:
@@ -63,7 +66,15 @@ def enter_private_root(kernel: Any, binds: list[str], slots: int, disk_mb: int) 
     kernel.no_new_privileges()
 
 
-def _build_root(kernel: Any, binds: list[str], slots: int, disk_mb: int, owner: int) -> None:
+def _may_unshare(kernel: Any, flags: int) -> bool:
+    try:
+        kernel.unshare(flags)
+    except PermissionError:
+        return False
+    return True
+
+
+def _build_root(kernel: Any, binds: list[str], hidden: list[str], slots: int, disk_mb: int, owner: int) -> None:
     """A tmpfs over /tmp of this mount namespace, filled and made the current directory."""
     safe = kernel.MS_NOSUID | kernel.MS_NODEV
     # The sources are opened before the new root may cover them (an interpreter below /tmp, say).
@@ -81,14 +92,17 @@ def _build_root(kernel: Any, binds: list[str], slots: int, disk_mb: int, owner: 
     for path, aim in links:
         os.makedirs(root + os.path.dirname(path), mode=0o755, exist_ok=True)
         os.symlink(aim, root + path)
+    inside = [(path, fd) for path, fd in sources if any(_is_below(path, folder) for folder in hidden)]
     for path, fd in sources:
-        target = root + path
-        if stat.S_ISDIR(os.fstat(fd).st_mode):
-            os.makedirs(target, mode=0o755, exist_ok=True)
-        elif not os.path.exists(target):
-            os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
-            Path(target).touch()
-        _bind(kernel, fd, target, kernel.MS_RDONLY | safe)
+        if (path, fd) not in inside:
+            _bind_source(kernel, fd, root + path, kernel.MS_RDONLY | safe)
+    covers = [root + folder for folder in hidden if os.path.isdir(root + folder)]
+    for cover in covers:
+        kernel.mount("tmpfs", cover, "tmpfs", safe | kernel.MS_NOEXEC, "size=64k,mode=0755")
+    for path, fd in inside:
+        _bind_source(kernel, fd, root + path, kernel.MS_RDONLY | safe)
+    for cover in covers:
+        kernel.mount(None, cover, None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | safe | kernel.MS_NOEXEC)
     for path, fd in devices:
         os.makedirs(root + "/dev", exist_ok=True)
         Path(root + path).touch()
@@ -103,6 +117,19 @@ def _build_root(kernel: Any, binds: list[str], slots: int, disk_mb: int, owner: 
         options = f"size={disk_mb}m,nr_inodes=4096,mode=0700"
         kernel.mount("tmpfs", slot, "tmpfs", safe | kernel.MS_NOEXEC, options)
         os.chown(slot, owner, -1)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path.startswith(folder + "/")
+
+
+def _bind_source(kernel: Any, fd: int, target: str, flags: int) -> None:
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        os.makedirs(target, mode=0o755, exist_ok=True)
+    elif not os.path.exists(target):
+        os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+        Path(target).touch()
+    _bind(kernel, fd, target, flags)
 
 
 def _bind(kernel: Any, fd: int, target: str, flags: int | None) -> None:
@@ -123,7 +150,7 @@ def main(argument: str) -> None:
     if not options["unconfined"]:
         reason = _refusal(kernel, options)
         if reason is None:
-            enter_private_root(kernel, options["binds"], options["slots"], options["disk_mb"])
+            enter_private_root(kernel, options["binds"], options["hidden"], options["slots"], options["disk_mb"])
             private = True
         else:
             notes.append(f"no private root ({reason}): Landlock alone keeps code from the host's files")
@@ -152,7 +179,7 @@ def _refusal(kernel: Any, options: dict[str, Any]) -> str | None:
         os.close(read)
         try:
             # The child of this child goes on after the fork inside; either way nothing is left behind.
-            enter_private_root(kernel, options["binds"], 1, 1)
+            enter_private_root(kernel, options["binds"], options["hidden"], 1, 1)
         except OSError as error:
             os.write(write, str(error).encode())
         os._exit(0)

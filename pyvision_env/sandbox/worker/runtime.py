@@ -204,7 +204,8 @@ class Runtime:
 
     def _execute(self, source: str, name: str) -> None:
         linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-        tree = ast.parse(source, name)
+        tree = compile(source, name, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+        assert isinstance(tree, ast.Module)
         last = tree.body[-1] if tree.body else None
         shown = last.value if isinstance(last, ast.Expr) else None
         if shown is not None:
@@ -292,8 +293,8 @@ def _describe(raised: BaseException) -> tuple[str | None, str]:
         told = traceback.TracebackException.from_exception(raised, limit=-_TRACEBACK_FRAMES)
         _leave_out_what_comes_before_the_code(told)
         _leave_out_our_frames(told)
-        summary = "".join(told.format_exception_only()).strip().splitlines()
-        line = summary[-1] if summary else type(raised).__name__
+        summary = next(told.format_exception_only(), "").strip().splitlines()
+        line = summary[0] if summary else type(raised).__name__
         if isinstance(raised, SyntaxError):
             line = f"{type(raised).__name__}: {raised.msg}"
         text = "".join(told.format())

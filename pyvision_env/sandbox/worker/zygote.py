@@ -110,6 +110,7 @@ class Zygote:
         gc.collect()
         gc.freeze()
         self._inherited = memory.share_of(os.getpid(), 0) or 0
+        self._each_socket = memory.socket_bytes()
         self._tell(
             Hello(
                 protocol=PROTOCOL,
@@ -265,16 +266,22 @@ class Zygote:
     def _watch_memory(self) -> None:
         """Kill episodes whose processes together use more memory than they may."""
         families = memory.resident_by_root(set(self._living))
-        # Pages in common count for each process here, so this can only be too much.
-        suspects = [pid for pid in families if sum(families[pid].values()) > self._living[pid].memory_bytes]
+        # Pages in common count for each process here, and every descriptor as a socket, so this can only be too much.
+        suspects = [
+            root
+            for root, family in families.items()
+            if sum(resident + self._each_socket * memory.open_files(pid) for pid, resident in family.items())
+            > self._living[root].memory_bytes
+        ]
         for pid in suspects:
             episode = self._living[pid]
             if time.monotonic() < episode.measure_at:
                 continue
             began = time.process_time()
-            exceeded = memory.exceeds(pid, episode.memory_bytes)
-            # Exact figures are had by walking page tables: a tenth of the zygote's time goes into it, not more.
-            episode.measure_at = time.monotonic() + 10 * len(suspects) * (time.process_time() - began)
+            exceeded = memory.exceeds(pid, episode.memory_bytes, self._each_socket)
+            # Exact figures are had by walking page tables: a quarter of the zygote's time goes into it, not more, and
+            # not less either, because nobody looks meanwhile.
+            episode.measure_at = time.monotonic() + 3 * len(suspects) * (time.process_time() - began)
             if exceeded:
                 episode.cause = f"its processes used more than {episode.bounds.memory_mb} MiB of memory"
                 os.kill(pid, signal.SIGKILL)
