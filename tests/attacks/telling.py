@@ -9,7 +9,7 @@ LOST = ". A fresh runtime was started: variables are gone, image_clue_k and vide
 INSIDES = ("_pyvision_worker", "runtime.py", "capture.py", "/opt/pyvision", "sandbox/worker")
 
 
-def assert_told(result: ToolResult, expected: str | None, code: str) -> None:
+def assert_told(result: ToolResult, expected: str | tuple[str, ...] | None, code: str) -> None:
     """One short line says what happened: ``expected`` begins it, None where nothing went wrong."""
     if expected is None:
         assert result.error is None, (code, result)

@@ -86,7 +86,7 @@ def choose_rung(*, private_root: bool, single: bool, quota: bool, unconfined: bo
         "network": True,
         "host_files": landlock or private_root,
         "other_episodes": landlock or single,
-        "signals": namespaces or landlock,
+        "signals": landlock,
         "processes": namespaces and landlock,
         "syscalls": True,
         "disk": quota,

@@ -102,28 +102,36 @@ def share_of(pid: int, upper: int) -> int | None:
         return upper
 
 
-def exceeds(root: int, bound: int, each_socket: int = 0) -> bool:
-    """Whether a process and its descendants together hold more than ``bound`` bytes, ``each_socket`` for a socket.
+def exceeds(root: int, bound: int, each_socket: int = 0, common: int = 0) -> bool:
+    """Whether a process and its descendants together hold more than ``bound`` bytes.
 
     The processes are measured one after another while they go on starting and ending, and what one leaves to the others
-    is then counted twice. So only two measurements in a row that say so are believed; a family that never holds still
-    for one is held to its largest figure, and one that takes half a second of the processor to measure is over its
-    bound: nothing but memory cut into tens of thousands of pieces does.
+    is then counted twice. So only two measurements in a row that say so are believed, and a family that never holds
+    still for one is held to its largest figure. Memory in tens of thousands of pieces, or of processes that fork all
+    the time, takes seconds to measure; what cannot be measured soon is estimated instead.
+
+    Args:
+        root: The process.
+        bound: Bytes.
+        each_socket: Bytes to count for every socket.
+        common: Resident bytes that every process of the family began with, left out of the estimate.
     """
     times = 0
-    began = time.process_time()
+    deadline = time.monotonic() + _BUDGET_S
     for _ in range(_ATTEMPTS):
         used = ended = 0
         sockets: set[str] = set()
-        for pid, upper in resident_by_root({root})[root].items():
+        family = resident_by_root({root})[root]
+        for pid, upper in family.items():
             share = share_of(pid, upper)
             if share is None:
                 ended += upper
             else:
                 used += share
                 sockets |= sockets_of(pid)
-            if time.process_time() - began > _BUDGET_S:
-                return True
+            if time.monotonic() > deadline:
+                own = sum(max(0, resident - common) for resident in family.values())
+                return common + own + each_socket * sum(map(open_files, family)) > bound
         used += each_socket * len(sockets)
         if used + ended <= bound:
             return False

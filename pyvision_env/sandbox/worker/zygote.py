@@ -110,6 +110,7 @@ class Zygote:
         gc.collect()
         gc.freeze()
         self._inherited = memory.share_of(os.getpid(), 0) or 0
+        self._resident = memory.resident_by_root({os.getpid()})[os.getpid()][os.getpid()]
         self._each_socket = memory.socket_bytes()
         self._tell(
             Hello(
@@ -278,7 +279,7 @@ class Zygote:
             if time.monotonic() < episode.measure_at:
                 continue
             began = time.process_time()
-            exceeded = memory.exceeds(pid, episode.memory_bytes, self._each_socket)
+            exceeded = memory.exceeds(pid, episode.memory_bytes, self._each_socket, self._resident)
             # Exact figures are had by walking page tables: a quarter of the zygote's time goes into it, not more, and
             # not less either, because nobody looks meanwhile.
             episode.measure_at = time.monotonic() + 3 * len(suspects) * (time.process_time() - began)
