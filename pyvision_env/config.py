@@ -29,8 +29,10 @@ class Limits(_Config):
         max_visual_tokens: Visual tokens in the context; None for no bound.
         code_timeout_s: Wall seconds one turn's code may take before it is interrupted (state is kept).
         kill_grace_s: Further seconds after which code that ignored the interrupt is killed (state is lost).
-        figures: ``faithful`` gives every figure as its canvas draws it; ``content`` gives a figure that is nothing but
-            one image as that image's own pixels at native resolution.
+        figures: ``faithful`` gives every figure as its canvas draws it; ``content`` gives a figure that is exactly one
+            image as that image's own pixels: with its norm, colour map, alpha, origin, limits and aspect applied,
+            without margins and the ticks that matplotlib chose. A figure to which the code added anything else (a
+            title, labels, a grid, patches, text, a colour bar, further axes or images) is drawn as ever.
     """
 
     max_turns: Positive = 4

@@ -124,7 +124,7 @@ def test_pictures_shown_before_an_error_are_kept(episode: Episode) -> None:
 
 @pytest.fixture(scope="module")
 def tight() -> Iterator[Sandbox]:
-    limits = Limits(max_pixels=10_000, min_pixels=3_136, figures="content")
+    limits = Limits(max_pixels=10_000, min_pixels=3_136)
     with make_sandbox("local", limits=limits, containers=1) as sandbox:
         yield sandbox
 
@@ -138,14 +138,6 @@ def test_the_pixel_budget_scales_what_is_shown_but_not_what_code_holds(tight: Sa
         assert small.shape[0] * small.shape[1] >= 3_136
         assert small.shape[0] == pytest.approx(2 * small.shape[1], abs=2)
         assert episode.run("image_clue_2.size").text == "(10, 20)\n"
-
-
-def test_content_mode_gives_a_figure_of_one_image_as_that_image(tight: Sandbox) -> None:
-    with tight.open(images=[RAMP]) as episode:
-        (image,) = episode.run("plt.imshow(image_clue_0.crop((5, 5, 105, 95))); plt.axis('off'); plt.show()").images
-        assert np.array_equal(image, RAMP[5:95, 5:105])
-        (annotated,) = episode.run("plt.imshow(image_clue_0); plt.plot([0, 9], [0, 9], 'r'); plt.show()").images
-        assert annotated.shape[1] / annotated.shape[0] == pytest.approx(4 / 3, abs=0.02)
 
 
 def test_arrays_of_all_usual_kinds_can_be_shown(episode: Episode) -> None:

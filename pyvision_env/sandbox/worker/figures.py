@@ -16,6 +16,7 @@ from matplotlib.backend_bases import FigureManagerBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image, ImageShow
 
+from . import content, lazy_axes
 from .pictures import Gallery, check_size
 
 _current: list[Gallery] = []
@@ -36,8 +37,8 @@ def show_figure(figure: Any) -> None:
     """Show a figure as its canvas draws it, and close it."""
     manager = figure.canvas.manager
     if _current and _current[0].has_room():
-        content = single_image(figure) if _mode[0] == "content" else None
-        _current[0].add(draw(figure) if content is None else content)
+        pixels = content.content_of(figure) if _mode[0] == "content" else None
+        _current[0].add(draw(figure) if pixels is None else pixels)
     if manager is not None:
         Gcf.destroy(manager)
 
@@ -55,20 +56,6 @@ def draw(figure: Any) -> Image.Image:
     if rgba[..., 3].min() == 255:
         return Image.fromarray(np.ascontiguousarray(rgba[..., :3]))
     return Image.fromarray(rgba)
-
-
-def single_image(figure: Any) -> Any | None:
-    """The pixels of a figure that is nothing but one image, with its norm and colour map applied; else None."""
-    if len(figure.axes) != 1 or figure.texts or figure.patches or figure.lines or figure.legends:
-        return None
-    axes = figure.axes[0]
-    others = (axes.lines, axes.patches, axes.collections, axes.texts, axes.tables, axes.artists)
-    labels = (axes.get_title(), axes.get_xlabel(), axes.get_ylabel())
-    if len(axes.images) != 1 or any(len(group) for group in others) or any(labels) or axes.get_legend() is not None:
-        return None
-    image = axes.images[0]
-    pixels = image.to_rgba(image.get_array(), bytes=True, norm=True)
-    return pixels[::-1] if image.origin == "lower" else pixels
 
 
 class FigureManager(FigureManagerBase):
@@ -101,6 +88,8 @@ _mode = ["faithful"]
 def set_mode(mode: str) -> None:
     """``faithful`` draws every figure; ``content`` gives a figure that is one image as that image's own pixels."""
     _mode[0] = mode
+    if mode == "content":
+        lazy_axes.install(content.scalar_pixels)
 
 
 class _Viewer(ImageShow.Viewer):
@@ -127,14 +116,18 @@ def install() -> None:
     ImageShow._viewers[:] = [_Viewer()]
     cv2: Any = sys.modules.get("cv2")
     if cv2 is not None:
-        cv2.imshow = lambda window, picture: show_picture(_from_bgr(picture))
-        cv2.waitKey = lambda delay=0: -1
-        cv2.destroyAllWindows = keep
+        cv2.imshow = lambda window, picture: show_bgr(picture)
+        cv2.waitKey = cv2.waitKeyEx = cv2.pollKey = lambda delay=0: -1
+        for name in ("namedWindow", "destroyWindow", "destroyAllWindows", "resizeWindow", "moveWindow"):
+            setattr(cv2, name, keep)
 
 
-def _from_bgr(picture: Any) -> Any:
+def show_bgr(picture: Any) -> None:
+    """Show an array whose channels are in OpenCV's order."""
     array = np.asarray(picture)
-    return array[..., [2, 1, 0, *range(3, array.shape[2])]] if array.ndim == 3 and array.shape[2] >= 3 else array
+    if array.ndim == 3 and array.shape[2] >= 3:
+        array = array[..., [2, 1, 0, *range(3, array.shape[2])]]
+    show_picture(array)
 
 
 def open_figures() -> int:

@@ -54,7 +54,9 @@ def as_rgb(picture: Any) -> Image.Image:
         check_size(array.shape[1], array.shape[0], "a picture")
         if array.dtype == bool or np.issubdtype(array.dtype, np.floating):
             array = np.clip(np.nan_to_num(array.astype(np.float32)), 0, 1) * 255
-        value = Image.fromarray(np.squeeze(np.clip(array, 0, 255).astype(np.uint8)))
+        if array.dtype != np.uint8:
+            array = np.clip(array, 0, 255).astype(np.uint8)
+        value = Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[2:] == (1,) else array))
     check_size(value.width, value.height, "a picture")
     if value.mode in ("RGBA", "LA", "PA") or "transparency" in value.info:
         rgba = value.convert("RGBA")
@@ -92,7 +94,9 @@ class Gallery:
         """Take a picture, or count it as dropped when there is no room."""
         if not self.has_room():
             return
-        image = as_rgb(value).copy()
+        image = as_rgb(value)
+        if image is value:
+            image = image.copy()
         if image.width < 1 or image.height < 1:
             raise ValueError(f"a picture of {image.width}x{image.height} pixels has nothing to show")
         size = fit_pixels(image.width, image.height, self.min_pixels, self.max_pixels)
