@@ -25,7 +25,7 @@ _LEAST_MEMORY_MB, _LEAST_DISK_MB = 2_048, 2_048
 # All namespaces an episode lives in: user, pid, network, ipc, uts.
 _UNSHARE = "import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare(0x10000000 | 0x20000000 | 0x40000000 | 0xC000000))"
 _EXTRAS = {
-    "local": ("scipy", "scikit-image", "scikit-learn", "opencv-python-headless"),
+    "local": ("scipy", "scikit-image", "scikit-learn", "opencv-python-headless", "tqdm"),
     "demo": ("scikit-image", "scikit-learn", "scikit-video"),
     "datasets": ("datasets",),
     "ray": ("ray",),

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from . import figures, video
+from . import figures, notebook, video
 from .capture import Transcript, printable, redirect, shorten
 from .pictures import Gallery
 from .shared_image import map_image
@@ -37,6 +37,10 @@ _MAX_FRAMES = 1_000
 _HERE = str(Path(__file__).parent)
 _TEXT_CUSHION = 16 << 10
 _ALARM_REPEAT_S = 0.25
+_ABOUT_FILES = (
+    "[the given images and videos are variables, image_clue_k and video_clue_j, not files; "
+    "other files can be written in the working directory only, by relative paths]"
+)
 
 
 class CodeTimeout(BaseException):
@@ -84,7 +88,8 @@ class Runtime:
         namespace = self._module.__dict__
         for name in self._libraries:
             namespace[name] = _COMMON[name]()
-        namespace["display"] = _display
+        namespace["display"] = display
+        namespace[notebook.LINE] = notebook.run_line
         warnings.formatwarning = _warning
         for spec, fd in zip(request.images, fds, strict=False):
             self._bind(map_image(fd, spec.width, spec.height))
@@ -204,8 +209,7 @@ class Runtime:
 
     def _execute(self, source: str, name: str) -> None:
         linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-        tree = compile(source, name, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
-        assert isinstance(tree, ast.Module)
+        tree = notebook.parse(source, name)
         last = tree.body[-1] if tree.body else None
         shown = last.value if isinstance(last, ast.Expr) else None
         if shown is not None:
@@ -238,7 +242,7 @@ class Runtime:
                 signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _display(*values: Any) -> None:
+def display(*values: Any) -> None:
     """``display`` as notebooks have it."""
     for value in values:
         if not _show(value):
@@ -298,6 +302,8 @@ def _describe(raised: BaseException) -> tuple[str | None, str]:
         if isinstance(raised, SyntaxError):
             line = f"{type(raised).__name__}: {raised.msg}"
         text = "".join(told.format())
+        if isinstance(raised, PermissionError | FileNotFoundError):
+            text += _ABOUT_FILES
     except CodeTimeout:
         raise
     except BaseException:  # noqa: BLE001 - a hostile __str__ may raise anything

@@ -22,7 +22,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import confine, figures, kernel, memory, runtime, video
+from . import confine, figures, kernel, memory, notebook, older_names, runtime, video
 from .cleaning import empty_directory
 from .wire import PROTOCOL, Confinement, Exited, Failed, Hello, Kill, Spawn, from_host_decoder, pack
 
@@ -104,6 +104,8 @@ class Zygote:
         libraries = _import_libraries()
         figures.warm()
         figures.install()
+        older_names.install()
+        notebook.install(sys.modules, runtime.display, figures.show_bgr)
         empty_directory(self._free[0])
         video.install_decord()
         self._readable = confine.runtime_paths(self._worker)
