@@ -22,6 +22,8 @@ from pyvision_env.sandbox.worker import wire
 _log = logging.getLogger(__name__)
 _MAX_DATAGRAM = 1 << 16
 _SEND_S = 10
+# Bytes; the kernel gives no more than it allows (net.core.wmem_max).
+_SEND_BUFFER = 1 << 20
 
 
 @dataclass
@@ -122,6 +124,8 @@ class WorkerLink:
             ours, theirs = socket.socketpair()
         except OSError as error:
             raise SandboxStartError(f"no socket for another episode: {error}; raise `ulimit -n`") from None
+        # A usual picture is sent in one piece: else both ends take turns, and on a busy machine each turn is a wait.
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         lease = Lease(next(self._numbers), ours, theirs)
         with self._lock:
             self._leases[lease.number] = lease

@@ -31,7 +31,7 @@ def coloured(data: Any, cmap: str = "viridis", norm: Normalize | None = None) ->
 
 
 def over(rgb: Any, alpha: Any, ground: tuple[float, float, float] = (255, 255, 255)) -> Any:
-    share = np.asarray(np.floor(np.asarray(alpha) * 255) / 255)[..., None]
+    share = np.asarray(alpha)[..., None]
     return rgb * share + np.array(ground) * (1 - share)
 
 
@@ -124,6 +124,8 @@ AS_SET: dict[str, Any] = {
     "plt.imshow(image_clue_0, extent=[0, 12, 0, 9]); plt.xlim(3, 6)": PHOTO[:, 30:60],
     "plt.imshow(image_clue_0, extent=[0, 12, 0, 9]); plt.ylim(6, 9)": PHOTO[:30],
     "plt.imshow(image_clue_0, extent=[12, 0, 9, 0])": PHOTO,
+    "plt.imshow(ramp, cmap='gray'); plt.xlim(-0.5, 9.5)": coloured(RAMP, "gray")[:, :10],
+    "plt.imshow(wave); plt.ylim(9.5, -0.5)": coloured(WAVE)[:10],
     "plt.imshow(image_clue_0, aspect=2, interpolation='nearest')": PHOTO.repeat(2, axis=0),
     "plt.imshow(image_clue_0, extent=[0, 240, 0, 90], interpolation='none')": PHOTO.repeat(2, axis=1),
 }
@@ -150,6 +152,9 @@ LET_THROUGH: dict[str, Any] = {
     "plt.imshow(ramp, cmap='gray', alpha=wave / 6 + 0.5)": over(coloured(RAMP, "gray"), WAVE / 6 + 0.5),
     "plt.imshow(np.dstack([image_clue_0, ramp]))": over(PHOTO, RAMP / 255),
     "ax = plt.gca(); ax.set_facecolor('red'); ax.imshow(image_clue_0, alpha=0.25)": over(PHOTO, 0.25, (255, 0, 0)),
+    "plt.imshow(ramp, alpha=wave / 6 + 0.5, cmap='gray'); plt.xlim(-0.5, 9.5); plt.gca().invert_yaxis()": over(
+        coloured(RAMP, "gray"), WAVE / 6 + 0.5
+    )[::-1, :10],
     "plt.figure(facecolor='blue'); plt.imshow(image_clue_0, alpha=0.25); plt.axis('off')": over(
         PHOTO, 0.25, (0, 0, 255)
     ),

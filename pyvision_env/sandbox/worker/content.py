@@ -34,27 +34,42 @@ def content_of(figure: Any) -> Any | None:
         return None
     axes = figure.axes[0]
     waiting = lazy_axes.image_of_sleeping(axes)
+    if isinstance(waiting, Image.Image):
+        return waiting
     if waiting is not None and _is_opaque(waiting):
         return waiting[..., :3]
     image = _only_image(axes)
-    if image is None:
+    view = None if image is None else _view(image, axes)
+    if image is None or view is None:
         return None
-    rgba = coloured(image.get_array(), image)
-    alpha = image.get_alpha()
+    rows, columns, ratio = view
+    data, alpha = image.get_array(), image.get_alpha()
+    if data.ndim == 2:
+        # The norm is set by the whole image, not by the part of it that is in sight.
+        image.norm.autoscale_None(data)
+    pixels = coloured(data[rows, columns], image)
     if alpha is not None:
-        rgba[..., 3] = rgba[..., 3] * np.asarray(alpha, dtype=np.float32)
+        share = np.broadcast_to(np.asarray(alpha, dtype=np.float32), data.shape[:2])[rows, columns]
+        pixels = np.dstack([pixels[..., :3], _opacity(pixels) * share])
     background = axes.get_facecolor() if axes.axison and axes.patch.get_visible() else figure.get_facecolor()
-    return _as_seen(_over(rgba, background), image, axes)
+    return _stretched(_over(pixels, background), ratio, image.get_interpolation())
 
 
 def coloured(data: Any, mappable: Any) -> Any:
-    """Image data as RGBA, uint8, with the norm and the colour map of ``mappable``."""
-    if data.ndim == 2 and data.dtype == np.uint8 and not np.ma.is_masked(data):
-        data = np.asarray(data)
-        mappable.norm.autoscale_None(data)
-        # The same arithmetic for each of the 256 values instead of for each pixel.
-        return mappable.to_rgba(np.arange(256, dtype=np.uint8)[None], bytes=True)[0][data]
-    return mappable.to_rgba(data, bytes=True)
+    """Image data as RGB or RGBA, uint8, with the norm and the colour map of ``mappable``."""
+    if data.dtype != np.uint8 or np.ma.is_masked(data):
+        return mappable.to_rgba(data, bytes=True)
+    data = np.ascontiguousarray(data)
+    if data.ndim == 3:
+        return data
+    mappable.norm.autoscale_None(data)
+    # The same arithmetic for each of the 256 values instead of for each pixel.
+    table = mappable.to_rgba(np.arange(256, dtype=np.uint8)[None], bytes=True)[0]
+    if table[..., 3].min() < 255:
+        return table[data]
+    picture = Image.fromarray(data)
+    picture.putpalette(table[:, :3].tobytes())
+    return np.asarray(picture.convert("RGB"))
 
 
 def _only_image(axes: Any) -> Any | None:
@@ -102,39 +117,48 @@ def _is_opaque(pixels: Any) -> bool:
     return pixels.shape[2] == 3 or bool(pixels[..., 3].min() == 255)
 
 
-def _over(rgba: Any, background: Any) -> Any:
+def _opacity(pixels: Any) -> Any:
+    return pixels[..., 3] if pixels.shape[2] == 4 else np.full(pixels.shape[:2], 255, dtype=np.uint8)
+
+
+def _over(pixels: Any, background: Any) -> Any:
     """RGBA pixels over a background colour, which itself lies on white."""
-    if _is_opaque(rgba):
-        return rgba[..., :3]
+    if _is_opaque(pixels):
+        return pixels[..., :3]
     red, green, blue, opaque = to_rgba(background)
     under = 255 * (np.array([red, green, blue], dtype=np.float32) * opaque + (1 - opaque))
-    share = rgba[..., 3:].astype(np.float32) / 255
-    return np.rint(rgba[..., :3] * share + under * (1 - share)).astype(np.uint8)
+    share = pixels[..., 3:].astype(np.float32) / 255
+    return np.rint(pixels[..., :3] * share + under * (1 - share)).astype(np.uint8)
 
 
-def _as_seen(pixels: Any, image: Any, axes: Any) -> Any | None:
-    """Crop, mirror and stretch as the axes do; None if nothing of the image is in sight."""
+def _view(image: Any, axes: Any) -> tuple[slice, slice, float] | None:
+    """Which rows and columns the axes show, in the order in which they are seen, and how high a pixel of width 1 is.
+
+    None if nothing of the image is in sight, or if showing it as stretched would take too many pixels.
+    """
     axes.apply_aspect()
     left, right, bottom, top = image.get_extent()
     if image.origin == "lower":
         bottom, top = top, bottom
-    height, width = pixels.shape[:2]
+    height, width = image.get_array().shape[:2]
     across = _in_sight(left, right, width, *axes.get_xlim())
     down = _in_sight(top, bottom, height, *axes.get_ylim()[::-1])
     if across is None or down is None:
         return None
-    (rows, row_scale), (columns, column_scale) = down, across
-    shown = pixels[rows, columns]
-    ratio = (row_scale * axes.bbox.height) / (column_scale * axes.bbox.width)
+    (rows, row_share), (columns, column_share) = down, across
+    ratio = (row_share * axes.bbox.height) / (column_share * axes.bbox.width)
+    seen = len(range(*rows.indices(height))) * len(range(*columns.indices(width)))
+    return None if seen * max(ratio, 1 / ratio) > max(_MAX_STRETCHED_PIXELS, seen * 1.1) else (rows, columns, ratio)
+
+
+def _stretched(pixels: Any, ratio: float, interpolation: str) -> Any:
+    """The longer side of a pixel in pixels of its shorter one, so that nothing is lost."""
     if abs(ratio - 1) < _SAME_SCALE:
-        return shown
-    height, width = shown.shape[:2]
+        return pixels
+    height, width = pixels.shape[:2]
     size = (width, round(height * ratio)) if ratio > 1 else (round(width / ratio), height)
-    if size[0] * size[1] > _MAX_STRETCHED_PIXELS:
-        return None
-    nearest = image.get_interpolation() in ("nearest", "none")
-    how = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
-    return Image.fromarray(np.ascontiguousarray(shown)).resize(size, how)
+    how = Image.Resampling.NEAREST if interpolation in ("nearest", "none") else Image.Resampling.BICUBIC
+    return Image.fromarray(np.ascontiguousarray(pixels)).resize(size, how)
 
 
 def _in_sight(first: float, last: float, count: int, near: float, far: float) -> tuple[slice, float] | None:

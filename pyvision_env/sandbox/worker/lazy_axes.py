@@ -34,7 +34,8 @@ _CHOSEN = frozenset({"cmap", "vmin", "vmax", "interpolation"})
 class _Sleep:
     """What is needed to build the axes as if they had been built at once."""
 
-    args: tuple[Any, ...]
+    figure: Any
+    place: SubplotSpec | None
     options: dict[str, Any]
     settings: dict[str, Any]
     calls: list[Callable[[], object]] = field(default_factory=list)
@@ -55,10 +56,8 @@ class SleepingAxes(Axes):
         return object.__new__(cls)
 
     def __init__(self, figure: Any, *args: Any, **options: Any) -> None:
-        # Built later, they would look for their place among the figure's axes, where they then already are.
-        place = args[0] if len(args) == 1 else GridSpec(1, 1, figure=figure)[0]
-        settings = dict(mpl.rcParams.copy().items())
-        object.__setattr__(self, "_sleep", _Sleep((figure, place), options, settings))
+        place = args[0] if len(args) == 1 else None
+        object.__setattr__(self, "_sleep", _Sleep(figure, place, options, _settings()))
 
     def __getattribute__(self, name: str) -> Any:
         if name in ("__class__", "__array__", "__array_interface__", "__array_struct__"):
@@ -118,11 +117,17 @@ _colour: list[Callable[[Any, Any], Any]] = []
 
 
 def image_of_sleeping(axes: Any) -> Any | None:
-    """The pixels, HxWx3 or HxWx4 uint8, of sleeping axes that were told to show an image and nothing else; or None."""
+    """The picture (Pillow's RGB, HxWx3 or HxWx4 uint8) of sleeping axes that show one and nothing else, or None."""
     if type(axes) is not SleepingAxes:
         return None
     pixels = object.__getattribute__(axes, "_sleep").pixels
     return None if pixels is None else pixels()
+
+
+def _settings() -> dict[str, Any]:
+    # By the dict's own view: RcParams asks for each of its 300 settings by name, which takes as long as a new figure.
+    settings: Any = mpl.rcParams
+    return dict(dict.items(settings))
 
 
 def _wake(axes: Any) -> None:
@@ -132,9 +137,11 @@ def _wake(axes: Any) -> None:
     sleep = state.pop("_sleep")
     by_figure = dict(state)
     object.__setattr__(axes, "__class__", Axes)
-    settings = {key: value for key, value in sleep.settings.items() if mpl.rcParams[key] != value}
-    with mpl.rc_context(settings):
-        Axes.__init__(axes, *sleep.args, **sleep.options)
+    now = _settings()
+    with mpl.rc_context({key: value for key, value in sleep.settings.items() if now[key] != value}):
+        # Axes without a place look for one among the figure's axes, where these already are.
+        place: Any = sleep.place or GridSpec(1, 1, figure=sleep.figure)[0]
+        Axes.__init__(axes, sleep.figure, place, **sleep.options)
         vars(axes).update(by_figure)
         for call in sleep.calls:
             call()
@@ -195,7 +202,7 @@ def _imshow(axes: Any, name: str, args: tuple[Any, ...], options: dict[str, Any]
     data = _plain_pixels(args[0]) if len(args) == 1 else None
     if data is None or sleep.image is not None or not _is_plain(chosen):
         return _call(axes, name, args, options)
-    if data.ndim == 3:
+    if isinstance(data, Image.Image) or data.ndim == 3:
         sleep.pixels = lambda: data
     else:
         norm = mpl.colors.Normalize(chosen.get("vmin"), chosen.get("vmax"))
@@ -225,7 +232,10 @@ def _is_plain(chosen: dict[str, Any]) -> bool:
 def _plain_pixels(picture: Any) -> Any | None:
     """A copy of a picture that ``imshow`` takes as it is: RGB(A) of 8 bits, or two-dimensional and real; else None."""
     if isinstance(picture, Image.Image):
-        return np.asarray(picture) if picture.mode in ("RGB", "RGBA", "L") and all(picture.size) else None
+        if picture.mode not in ("RGB", "RGBA", "L") or not all(picture.size):
+            return None
+        # Pillow's own copy is the cheapest.
+        return picture.copy() if picture.mode == "RGB" else np.asarray(picture)
     if not isinstance(picture, np.ndarray) or isinstance(picture, np.ma.MaskedArray) or not picture.size:
         return None
     colours = picture.ndim == 3 and picture.shape[2] in (3, 4) and picture.dtype == np.uint8
