@@ -41,7 +41,7 @@ from pyvision_env.wording import budget_notes, question_text, result_text
 
 if TYPE_CHECKING:
     from pyvision_env.grading import Judge
-    from pyvision_env.sandbox import Episode, Sandbox, SharedSandbox
+    from pyvision_env.sandbox import EpisodeLike, SandboxLike, SharedSandbox
 
 _ACTION_NAMES: dict[type[Action], str] = {
     RunCode: "code",
@@ -63,7 +63,7 @@ class _Live:
     task: Task
     progress: Progress
     first: Observation
-    runtime: Episode | None = None
+    runtime: EpisodeLike | None = None
     turns: list[Turn] = field(default_factory=list)
     over: bool = False
 
@@ -128,7 +128,7 @@ class PyVisionEnv(gymnasium.Env[dict[str, Any], Any]):
         task_args: Mapping[str, Any] | None = None,
         media_root: str | Path | None = None,
         shuffle: bool = True,
-        sandbox: str | SandboxConfig | Mapping[str, Any] | Sandbox | None = None,
+        sandbox: str | SandboxConfig | Mapping[str, Any] | SandboxLike | None = None,
         config: EnvConfig | Mapping[str, Any] | None = None,
         judge: Judge | None = None,
         on_infrastructure: Literal["raise", "truncate"] = "raise",
@@ -188,7 +188,7 @@ class PyVisionEnv(gymnasium.Env[dict[str, Any], Any]):
         return build_messages(live.first, live.turns, self.system_prompt)
 
     @property
-    def sandbox(self) -> Sandbox:
+    def sandbox(self) -> SandboxLike:
         """Where code runs; made, or shared with other environments of equal configuration, on first use."""
         if self._given_sandbox is not None:
             return self._given_sandbox

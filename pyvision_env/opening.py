@@ -15,12 +15,10 @@ from pyvision_env.types import Observation, RGBArray, Task
 from pyvision_env.wording import HeldImage, question_text, result_text
 
 if TYPE_CHECKING:
-    from pyvision_env.sandbox import Sandbox
-    from pyvision_env.sandbox.episode import Episode
-    from pyvision_env.sandbox.pixels import SharedPicture
+    from pyvision_env.sandbox.interface import EpisodeLike, PictureLike, SandboxLike
 
 
-def open_episode(task: Task, config: EnvConfig, sandbox: Sandbox) -> tuple[Episode, Progress, Observation]:
+def open_episode(task: Task, config: EnvConfig, sandbox: SandboxLike) -> tuple[EpisodeLike, Progress, Observation]:
     """Start the runtime of a task and write its first observation.
 
     Every given image is bound in the runtime at its full size. Images are shown within the pixel budget and as far as
@@ -53,7 +51,7 @@ def open_episode(task: Task, config: EnvConfig, sandbox: Sandbox) -> tuple[Episo
 
 
 def _given_images(
-    pictures: Sequence[SharedPicture], limits: Limits, progress: Progress, shown: bool
+    pictures: Sequence[PictureLike], limits: Limits, progress: Progress, shown: bool
 ) -> tuple[list[HeldImage], list[RGBArray]]:
     held, images = [], []
     for index, picture in enumerate(pictures):
@@ -68,7 +66,7 @@ def _given_images(
 
 
 def _prompt_frames(
-    episode: Episode, video: int, config: EnvConfig, progress: Progress
+    episode: EpisodeLike, video: int, config: EnvConfig, progress: Progress
 ) -> tuple[list[RGBArray], list[str], str]:
     """Frames spread evenly over a video, their names, and a note of what they show."""
     limits, info = config.limits, episode.videos[video]

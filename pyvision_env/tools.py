@@ -9,13 +9,13 @@ from pyvision_env.progress import Progress
 from pyvision_env.types import FetchFrames, RunCode, ToolAction, ToolCalls, ToolResult
 
 if TYPE_CHECKING:
-    from pyvision_env.sandbox.episode import Episode
+    from pyvision_env.sandbox.interface import EpisodeLike
 
 _LEAST_SECONDS = 0.1
 
 
 def run_tools(
-    runtime: Episode, action: ToolAction, progress: Progress, limits: Limits
+    runtime: EpisodeLike, action: ToolAction, progress: Progress, limits: Limits
 ) -> tuple[list[ToolResult], list[str]]:
     """Run the calls of a turn until one fails, and count them in ``progress``.
 
@@ -45,12 +45,12 @@ def run_tools(
     return results, labels
 
 
-def new_labels(runtime: Episode, count: int) -> list[str]:
+def new_labels(runtime: EpisodeLike, count: int) -> list[str]:
     """The runtime's names of the last ``count`` images it bound."""
     return [f"image_clue_{k}" for k in range(runtime.image_count - count, runtime.image_count)]
 
 
-def _run_one(runtime: Episode, call: RunCode | FetchFrames, seconds: float, room: int) -> ToolResult:
+def _run_one(runtime: EpisodeLike, call: RunCode | FetchFrames, seconds: float, room: int) -> ToolResult:
     if isinstance(call, RunCode):
         return runtime.run(call.blocks, timeout=seconds, max_images=room)
     return runtime.frames(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pyvision_env.env import PyVisionEnv
     from pyvision_env.rollout import EpisodeResult
-    from pyvision_env.sandbox import IsolationReport, Sandbox
+    from pyvision_env.sandbox import IsolationReport, SandboxLike
     from pyvision_env.types import Task
 
 _PHOTO, _CLIP = "demo-image-mission-patch", "demo-video-bikes-sign"
@@ -77,7 +77,9 @@ def _tasks(every: bool) -> Iterator[tuple[Task, dict[str, Any]]]:
     yield from ((task, {"max_pixels": THUMBNAIL_PIXELS}) for task in search)
 
 
-def _run(task: Task, settings: dict[str, Any], runtime: Sandbox, out: Path, screen: Console | None) -> EpisodeResult:
+def _run(
+    task: Task, settings: dict[str, Any], runtime: SandboxLike, out: Path, screen: Console | None
+) -> EpisodeResult:
     from pyvision_env.agents import ReferenceAgent
     from pyvision_env.env import PyVisionEnv
     from pyvision_env.rollout import run_episode

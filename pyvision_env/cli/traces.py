@@ -17,7 +17,7 @@ from pyvision_env.cli.console import ExitCode, JsonFlag, SandboxOption
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyvision_env.sandbox import Sandbox
+    from pyvision_env.sandbox import SandboxLike
     from pyvision_env.trace import ReplayReport, Trace
 
 
@@ -137,17 +137,17 @@ def _replay(path: Path, sandbox_for: Callable[[Trace], str | Sandbox]) -> _Outco
 
 
 @contextmanager
-def _sandboxes(kind: str) -> Iterator[Callable[[Trace], str | Sandbox]]:
+def _sandboxes(kind: str) -> Iterator[Callable[[Trace], str | SandboxLike]]:
     """One sandbox for all traces of equal settings, so that it need not start anew for each."""
     from pydantic import ValidationError
 
     from pyvision_env.config import EnvConfig
     from pyvision_env.sandbox import make_sandbox
 
-    started: dict[str, Sandbox] = {}
+    started: dict[str, SandboxLike] = {}
     with ExitStack() as stack:
 
-        def sandbox_for(trace: Trace) -> str | Sandbox:
+        def sandbox_for(trace: Trace) -> str | SandboxLike:
             try:
                 config = EnvConfig.model_validate(trace.header.config)
             except ValidationError:

@@ -12,17 +12,27 @@ from pydantic import ValidationError
 from pyvision_env.config import Limits, SandboxConfig
 from pyvision_env.errors import ConfigError, SandboxError, SandboxUnavailableError
 from pyvision_env.sandbox.episode import Episode
+from pyvision_env.sandbox.interface import EpisodeLike, SandboxLike
 from pyvision_env.sandbox.isolation import IsolationReport
 from pyvision_env.sandbox.pool import Launcher, Sandbox
 
-__all__ = ["Episode", "IsolationReport", "Sandbox", "SharedSandbox", "make_sandbox", "shared_sandbox"]
+__all__ = [
+    "Episode",
+    "EpisodeLike",
+    "IsolationReport",
+    "Sandbox",
+    "SandboxLike",
+    "SharedSandbox",
+    "make_sandbox",
+    "shared_sandbox",
+]
 
 _log = logging.getLogger(__name__)
 
 
 def make_sandbox(
     kind: str | SandboxConfig | dict[str, Any] = "auto", *, limits: Limits | None = None, **options: Any
-) -> Sandbox:
+) -> SandboxLike:
     """A sandbox; nothing is started before its first ``open``, except that ``auto`` looks for an engine.
 
     Args:
@@ -91,7 +101,7 @@ def _docker_is_ready(config: SandboxConfig) -> bool:
 class SharedSandbox:
     """A handle on a sandbox that equal configurations of this process share; the last ``close`` ends it."""
 
-    def __init__(self, key: tuple[int, str, str], sandbox: Sandbox) -> None:
+    def __init__(self, key: tuple[int, str, str], sandbox: SandboxLike) -> None:
         self._key = key
         self.sandbox = sandbox
         self._closed = False
@@ -112,7 +122,7 @@ class SharedSandbox:
         self.sandbox.close()
 
 
-_shared: dict[tuple[int, str, str], tuple[Sandbox, int]] = {}
+_shared: dict[tuple[int, str, str], tuple[SandboxLike, int]] = {}
 _shared_lock = threading.Lock()
 
 

@@ -20,7 +20,7 @@ from pyvision_env.trace.read import Trace
 from pyvision_env.types import RGBArray, Task
 
 if TYPE_CHECKING:
-    from pyvision_env.sandbox import Sandbox
+    from pyvision_env.sandbox import SandboxLike
 
 MakeEnv = Callable[[Task, EnvConfig], gymnasium.Env[dict[str, Any], Any]]
 
@@ -67,7 +67,7 @@ class ReplayReport:
 def replay(
     trace: Trace,
     *,
-    sandbox: str | Sandbox = "auto",
+    sandbox: str | SandboxLike = "auto",
     make_env: MakeEnv | None = None,
 ) -> ReplayReport:
     """Run the recorded actions through a fresh environment with the same task and configuration, and compare.
