@@ -74,7 +74,31 @@ class RewardConfig(_Config):
     format_weight: FiniteFloat = 0.0
 
 
-SandboxKind = Literal["auto", "docker", "docker-strict", "local", "local-unconfined"]
+NodeKind = Literal["auto", "docker", "docker-strict", "local", "local-unconfined"]
+SandboxKind = Literal[NodeKind, "ray"]
+
+
+class ClusterConfig(_Config):
+    """The nodes of a Ray cluster that host sandboxes (kind ``ray``).
+
+    Attributes:
+        address: Of the cluster; ``auto`` for the one that ``RAY_ADDRESS`` names or that runs on this machine. A process
+            that has joined a cluster already uses that one.
+        node_kind: Kind of the sandbox on each node.
+        actors_per_node: Actors, each with a sandbox of its own, on one node.
+        cpus: Processors of its node that one actor claims from Ray.
+        memory_mb: Memory of its node that one actor claims from Ray, MiB; None to claim none.
+        resource: Custom Ray resource that marks the nodes to use; None for every node that has what an actor claims.
+        media_mb: Images and videos kept for further rollouts, on each actor and here, MiB.
+    """
+
+    address: str = "auto"
+    node_kind: NodeKind = "auto"
+    actors_per_node: Positive = 1
+    cpus: Annotated[FiniteFloat, Field(ge=0)] = 1.0
+    memory_mb: Positive | None = None
+    resource: str | None = None
+    media_mb: Positive = 512
 
 
 class SandboxConfig(_Config):
@@ -83,7 +107,8 @@ class SandboxConfig(_Config):
     Attributes:
         kind: ``docker`` (a few containers, many confined episodes each), ``docker-strict`` (a container per episode),
             ``local`` (the same worker and confinement without a container), ``local-unconfined`` (no isolation, only by
-            name) or ``auto`` (docker where an engine and the image are there, else local).
+            name), ``auto`` (docker where an engine and the image are there, else local) or ``ray`` (one of these on
+            each node of a cluster, to which the other settings then apply).
         image: Name of the sandbox image.
         runtime: OCI runtime of the containers, such as ``runsc``; None for the engine's default.
         containers: Shared containers (or local zygotes) at most.
@@ -97,6 +122,7 @@ class SandboxConfig(_Config):
         cpu_seconds: Processor seconds one process of an episode may use in its life.
         start_timeout_s: Seconds for a container or worker to become ready.
         open_timeout_s: Seconds to wait for a free slot and for an episode to become ready.
+        cluster: Which cluster, and what runs on its nodes (kind ``ray``).
     """
 
     kind: SandboxKind = "auto"
@@ -113,6 +139,7 @@ class SandboxConfig(_Config):
     cpu_seconds: Positive = 600
     start_timeout_s: Seconds = 120.0
     open_timeout_s: Seconds = 60.0
+    cluster: ClusterConfig = ClusterConfig()
 
 
 class EnvConfig(_Config):

@@ -37,7 +37,9 @@ _DISTRIBUTION = "pyvision-rl"
 
 
 KINDS = ("docker", "docker-strict", "local")
-"""The confined kinds of sandbox."""
+"""The confined kinds of sandbox on this machine."""
+CLUSTER_KIND = "ray"
+"""The kind on the nodes of a cluster, tried only when asked for: joining one is no look at this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +349,8 @@ def _engine_fix() -> str:
 
 
 def _sandbox_fix(kind: str) -> str:
+    if kind == CLUSTER_KIND:
+        return "name a cluster in RAY_ADDRESS (`ray start --head` starts one), with pyvision-rl on every node"
     if kind.startswith("docker"):
         return "pyvision-env sandbox build (with an engine running)"
     return "use the docker sandbox for full isolation"

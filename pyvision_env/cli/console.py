@@ -18,7 +18,7 @@ SandboxOption = Annotated[
     str,
     typer.Option(
         help="Where code runs: auto (docker if an engine has the image, else local), docker, docker-strict, local or "
-        "local-unconfined (no isolation)."
+        "local-unconfined (no isolation), or ray (one of these on each node of the cluster that RAY_ADDRESS names)."
     ),
 ]
 

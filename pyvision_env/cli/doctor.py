@@ -21,7 +21,11 @@ _STYLES = {"ok": "green", "warn": "yellow", "missing": "bold red"}
 def doctor(
     kinds: Annotated[
         list[str] | None,
-        typer.Option("--sandbox", help="Try this kind only; may be given several times. By default all confined ones."),
+        typer.Option(
+            "--sandbox",
+            help="Try this kind only; may be given several times. By default all confined ones of this machine; ray "
+            "tries the cluster that RAY_ADDRESS names.",
+        ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -29,13 +33,14 @@ def doctor(
 
     Opens every kind of confined sandbox and runs a line in it; exit code 0 if at least one works, else 3.
     """
-    from pyvision_env.doctor import KINDS, examine
+    from pyvision_env.doctor import CLUSTER_KIND, KINDS, examine
     from pyvision_env.errors import ConfigError
 
     chosen = tuple(kinds) if kinds else KINDS
-    unknown = [kind for kind in chosen if kind not in KINDS]
+    known = (*KINDS, CLUSTER_KIND)
+    unknown = [kind for kind in chosen if kind not in known]
     if unknown:
-        raise ConfigError(f"--sandbox expects {', '.join(KINDS)}, but {', '.join(unknown)} came")
+        raise ConfigError(f"--sandbox expects {', '.join(known)}, but {', '.join(unknown)} came")
 
     logging.getLogger("pyvision_env.sandbox").setLevel(logging.ERROR)
     screen = console.out()

@@ -37,15 +37,18 @@ def make_sandbox(
 
     Args:
         kind: ``docker``, ``docker-strict``, ``local``, ``local-unconfined``, ``auto`` (docker where an engine answers
-            and has the image, else local), or a whole configuration.
+            and has the image, else local), ``ray`` (one of these on each node of a cluster), or a whole configuration.
         limits: Budgets of each episode.
         **options: Fields of ``SandboxConfig``.
 
     Raises:
         ConfigError: An option is unknown or has a wrong value.
+        SandboxUnavailableError: The kind is ``ray`` and Ray is not installed.
     """
     config = sandbox_config(kind, **options)
     limits = limits if limits is not None else Limits()
+    if config.kind == "ray":
+        return _cluster_sandbox(config, limits)
     return Sandbox(_launcher(config), config, limits)
 
 
@@ -77,6 +80,18 @@ def _launcher(config: SandboxConfig) -> Launcher:
     if kind in ("docker", "docker-strict"):
         return DockerLauncher(config, strict=kind == "docker-strict")
     return LocalLauncher(config, unconfined=kind == "local-unconfined")
+
+
+def _cluster_sandbox(config: SandboxConfig, limits: Limits) -> SandboxLike:
+    try:
+        import ray  # noqa: F401 - an optional dependency of which only the cluster's modules know
+    except ImportError:
+        raise SandboxUnavailableError(
+            'the ray sandbox needs Ray, which is not installed: pip install "pyvision-rl[ray]", here and on every node'
+        ) from None
+    from pyvision_env.sandbox.cluster.pool import ClusterSandbox
+
+    return ClusterSandbox(config, limits)
 
 
 def _docker_is_ready(config: SandboxConfig) -> bool:
