@@ -118,7 +118,7 @@ def _find(directory: Path) -> list[Path]:
     return paths
 
 
-def _replay(path: Path, sandbox_for: Callable[[Trace], str | Sandbox]) -> _Outcome:
+def _replay(path: Path, sandbox_for: Callable[[Trace], str | SandboxLike]) -> _Outcome:
     from pyvision_env.errors import TraceError, UserError
     from pyvision_env.trace import read_trace
     from pyvision_env.trace import replay as run_again

@@ -147,7 +147,8 @@ class Runtime:
 
     def _fetch(self, request: Frames, gallery: Gallery) -> list[str]:
         if not 0 <= request.video < len(self._videos):
-            have = f"video_clue_0 to video_clue_{len(self._videos) - 1}" if self._videos else "no video"
+            held = len(self._videos)
+            have = ("no video", "video_clue_0", f"video_clue_0 to video_clue_{held - 1}")[min(held, 2)]
             raise video.VideoError(f"there is no video {request.video}: this task has {have}")
         reader = self._videos[request.video]
         if isinstance(reader, str):
