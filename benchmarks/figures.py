@@ -237,7 +237,7 @@ def main() -> None:
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, kernel {platform.release()}",
             "sandbox": options.sandbox,
             "steps": speed_rows(options.sandbox, photo, options.rounds),
-            "legibility": legibility_rows(options.sandbox, tasks),
+            "legibility": legibility_rows(options.sandbox, tasks) if tasks else [],
         }
     if options.json:
         print(json.dumps(report, indent=1))
