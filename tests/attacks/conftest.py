@@ -23,26 +23,26 @@ def sandbox(request: pytest.FixtureRequest, sandbox_of: Callable[[str], Sandbox]
 
 
 @pytest.fixture(scope="session")
-def neighbours() -> Iterator[dict[str, Episode]]:
-    opened: dict[str, Episode] = {}
+def neighbours() -> Iterator[dict[Sandbox, Episode]]:
+    opened: dict[Sandbox, Episode] = {}
     yield opened
     for episode in opened.values():
         episode.close()
 
 
 @pytest.fixture(autouse=True)
-def neighbour(sandbox: Sandbox, neighbours: dict[str, Episode]) -> Iterator[Episode]:
+def neighbour(sandbox: Sandbox, neighbours: dict[Sandbox, Episode]) -> Iterator[Episode]:
     """An episode that lives next to all attackers (same worker, but for strict) and must not notice them."""
-    if sandbox.kind not in neighbours:
-        episode = neighbours[sandbox.kind] = sandbox.open(images=[GREY])
+    if sandbox not in neighbours:
+        episode = neighbours[sandbox] = sandbox.open(images=[GREY])
         episode.run(
             "secret = 'untouched'; import os; open('diary.txt', 'w').write('dear diary'); os.environ['KEY'] = 'k'"
         )
-    episode = neighbours[sandbox.kind]
+    episode = neighbours[sandbox]
     yield episode
     result = episode.run("print(secret, open('diary.txt').read(), image_clue_0.getpixel((3, 3)))", timeout=10)
     if result.state_lost:
-        del neighbours[sandbox.kind]
+        del neighbours[sandbox]
         episode.close()
     assert result.text == "untouched dear diary (128, 128, 128)\n", f"the neighbour was harmed: {result}"
 

@@ -15,7 +15,8 @@ from PIL import Image, PngImagePlugin
 from samples import RED, answer, clip, code, plain
 
 import pyvision_env  # noqa: F401 - registers PyVision/*
-from pyvision_env.sandbox import Sandbox, link
+from pyvision_env.config import Limits
+from pyvision_env.sandbox import Sandbox, link, make_sandbox
 from pyvision_env.trace.record import RecordTrace
 
 # A number that stands nowhere by chance; code looks for it without spelling it.
@@ -24,9 +25,14 @@ PATTERN = "7391(?=84526)"
 WRONG = "739184527"
 
 
-@pytest.fixture(params=["local", pytest.param("docker", marks=pytest.mark.docker)])
-def sandbox(request: pytest.FixtureRequest, sandbox_of: Callable[[str], Sandbox]) -> Sandbox:
-    return sandbox_of(request.param)
+@pytest.fixture(scope="module", params=["local", pytest.param("docker", marks=pytest.mark.docker)])
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """With time enough to search a whole process on a busy machine."""
+    if request.param == "docker":
+        request.getfixturevalue("sandbox_image")
+    limits = Limits(code_timeout_s=100)
+    with make_sandbox(request.param, limits=limits, containers=1, episodes_per_container=4) as made:
+        yield made
 
 
 def labelled_png() -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from samples import clip
 
-from pyvision_env.sandbox import Episode, Sandbox
+from pyvision_env.sandbox import Episode, Sandbox, videos
 
 REFUSED = ("PermissionError: [Errno 13] Permission denied", "PermissionError: [Errno 1] Operation not permitted")
 
@@ -292,7 +292,10 @@ for fd in range(256):
     assert found == sorted(expected)
 
 
-def test_the_read_only_video_stays_read_only(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("copied", [True, False], ids=["copied", "as itself"])
+def test_the_read_only_video_stays_read_only(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, copied: bool) -> None:
+    if not copied:
+        monkeypatch.setattr(videos, "LARGEST_COPY", 0)
     # World-writable and in a folder anybody may enter: only the sandbox can keep the code from writing.
     path = Path("/var/tmp") / f"clip-{os.getpid()}.mp4"
     data = clip().data or b""
@@ -301,7 +304,7 @@ def test_the_read_only_video_stays_read_only(sandbox: Sandbox) -> None:
     before = path.stat()
     code = """
 import fcntl, mmap, os, shutil, stat
-fd = next(n for n in range(3, 256) if n in OPEN and os.readlink(f'/proc/self/fd/{n}').startswith('/memfd'))
+fd = next(n for n in range(3, 256) if n in OPEN and any(w in os.readlink(f'/proc/self/fd/{n}') for w in NAMES))
 def attempt(what, use):
     try:
         print('WORKED', what, use())
@@ -310,8 +313,10 @@ def attempt(what, use):
 attempt('write', lambda: os.write(fd, b'x'))
 attempt('pwrite', lambda: os.pwrite(fd, b'x', 0))
 attempt('truncate', lambda: os.ftruncate(fd, 0))
-attempt('reopen', lambda: os.open(f'/proc/self/fd/{fd}', os.O_RDWR))
-attempt('reopen to read', lambda: os.open(f'/proc/self/fd/{fd}', os.O_RDONLY))
+attempt('reopen', lambda: os.write(os.open(f'/proc/self/fd/{fd}', os.O_RDWR), b'x'))
+attempt('reopen to map', lambda: mmap.mmap(os.open(f'/proc/self/fd/{fd}', os.O_RDWR), 4096))
+if not COPIED:  # the copy is sealed, and opening it anew gives nothing that can be written
+    attempt('reopen to read', lambda: os.open(f'/proc/self/fd/{fd}', os.O_RDONLY))
 attempt('truncate path', lambda: os.truncate(f'/proc/self/fd/{fd}', 0))
 attempt('map', lambda: mmap.mmap(fd, 4096, mmap.MAP_SHARED, mmap.PROT_WRITE))
 attempt('link', lambda: os.link(f'/proc/self/fd/{fd}', 'mine', follow_symlinks=True))
@@ -320,10 +325,11 @@ attempt('folder', lambda: os.listdir(os.path.dirname(os.readlink(f'/proc/self/fd
 attempt('lease', lambda: fcntl.fcntl(fd, 1024, fcntl.F_RDLCK))
 os.fchmod(fd, 0o600); os.fchown(fd, 0, 0); os.utime(fd, (0, 0))
 print('done')
-""".replace("n in OPEN", "os.path.lexists(f'/proc/self/fd/{n}')")
+""".replace("n in OPEN", "os.path.lexists(f'/proc/self/fd/{n}')").replace("COPIED", str(copied))
+    code = code.replace("NAMES", "('.mp4', '/memfd:')")
     try:
         with sandbox.open(videos=[path]) as attacker:
-            assert attacker.run(code).text == "done\n"
+            assert attacker.run(code, timeout=20).text == "done\n"
             assert attacker.run("len(video_clue_0)").text == "20\n"
         after = path.stat()
         assert path.read_bytes() == data

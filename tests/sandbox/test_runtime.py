@@ -219,7 +219,7 @@ time.sleep(1)
 print('done')
 """
     with sandbox.open() as episode:
-        assert episode.run(code, timeout=5).text == "done\n"
+        assert episode.run(code, timeout=60).text == "done\n"
 
 
 def test_subprocess_threads_and_asyncio_work(episode: Episode) -> None:
