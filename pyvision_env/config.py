@@ -110,12 +110,13 @@ class SandboxConfig(_Config):
             name), ``auto`` (docker where an engine and the image are there, else local) or ``ray`` (one of these on
             each node of a cluster, to which the other settings then apply).
         image: Name of the sandbox image.
-        runtime: OCI runtime of the containers, such as ``runsc``; None for the engine's default.
+        runtime: OCI runtime of the containers, such as ``runsc`` (gVisor, for ``docker-strict``); None for the
+            engine's default.
         containers: Shared containers (or local zygotes) at most.
         episodes_per_container: Episodes at once in one shared container.
         warm: Idle containers kept ready in strict mode.
         memory_mb: Memory one episode may use, MiB.
-        container_memory_mb: Memory of one shared container, MiB.
+        container_memory_mb: Memory of one shared container, and of the episodes of one local worker, MiB.
         disk_mb: Files one episode may write, MiB.
         processes: Processes and threads of one episode.
         cpus: Processor cores of one shared container; None for no bound.

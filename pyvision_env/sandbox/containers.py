@@ -9,11 +9,10 @@ import os
 import secrets
 import shutil
 import socket
-import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable
-from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,21 +20,25 @@ from typing import TYPE_CHECKING, Any
 from pyvision_env.config import SandboxConfig
 from pyvision_env.errors import SandboxError, SandboxStartError, SandboxUnavailableError
 from pyvision_env.sandbox.image import check_image
+from pyvision_env.sandbox.leftovers import LABEL, labels, new_directory, sweep
 from pyvision_env.sandbox.link import WorkerLink
 from pyvision_env.sandbox.local import WORKER_ENVIRONMENT
+from pyvision_env.sandbox.memory_groups import MemoryGroupError, inside_container
 
 if TYPE_CHECKING:
     import docker
+
+__all__ = ["LABEL", "DockerLauncher", "connect"]
 
 _log = logging.getLogger(__name__)
 _USER = 10001
 _CONTROL_DIR = "/run/pyvision"
 _SOCKET = "control.sock"
-_SOCKET_PREFIX = "pyvision-control-"
-_STALE_S = 3600.0
 _SLOTS = "/s"
 _STOP_S = 10.0
-LABEL = "org.pyvision-rl.sandbox"
+# What episodes together leave of a container's memory, so that they never have the zygote killed.
+_ZYGOTE_BYTES = 384 << 20
+_RUNTIME_THREADS = 256
 
 
 def connect(timeout: float = 60.0) -> docker.DockerClient:
@@ -62,7 +65,6 @@ class DockerLauncher:
     """Starts hardened containers, shared by many episodes or (``strict``) one for each."""
 
     container = True
-    bounds_memory = True
 
     def __init__(self, config: SandboxConfig, strict: bool) -> None:
         self._config = config
@@ -73,6 +75,7 @@ class DockerLauncher:
         self.warm = config.warm if strict else 0
         self._client: docker.DockerClient | None = None
         self._image_id: str | None = None
+        self._abandoned = threading.Event()
 
     def launch(self, on_change: Callable[[], None]) -> WorkerLink:
         """Start one container and wait until its worker greets.
@@ -87,12 +90,12 @@ class DockerLauncher:
         deadline = time.monotonic() + self._config.start_timeout_s
         if self._client is None:
             self._client = connect()
-            _sweep(self._client)
+            sweep(self._client)
         if self._image_id is None:
             self._image_id = check_image(self._client, self._config.image).id
         name = f"pyvision-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         # The engine's socket may be unreachable for the container's user; the directory holds nothing but our socket.
-        directory = Path(tempfile.mkdtemp(prefix=_SOCKET_PREFIX))
+        directory, lock = new_directory()
         # Other users of this machine can neither list the outer directory nor guess the inner one's name.
         inner = directory / secrets.token_hex(16)
         container: Any = None
@@ -107,7 +110,7 @@ class DockerLauncher:
                     container.start()
                 except docker.errors.APIError as error:
                     raise SandboxStartError(f"the engine refused to start a container: {error.explanation}") from None
-                control = _accept(listener, container, deadline)
+                control = self._accept(listener, container, deadline)
         except (docker.errors.DockerException, OSError) as error:
             _remove(container)
             raise SandboxStartError(f"a container could not be started: {error}") from None
@@ -117,9 +120,11 @@ class DockerLauncher:
         finally:
             # Nothing is left to connect to: the one connection that will ever exist is made.
             shutil.rmtree(directory, ignore_errors=True)
+            os.close(lock)
         link = WorkerLink(control, lambda: _await_end(container), f"container {name}", on_change)
         try:
-            link.greet(deadline)
+            link.greet(deadline, self._abandoned)
+            self._bound_memory(link, container)
         except SandboxError as error:
             logs = _logs(container)
             link.close(wait=True)
@@ -131,7 +136,51 @@ class DockerLauncher:
     def close(self) -> None:
         """Let go of the engine."""
         if self._client is not None:
+            sweep(self._client)
             self._client.close()
+
+    def abandon(self) -> None:
+        """Have launches in progress give up; further ones do so at once."""
+        self._abandoned.set()
+
+    def _accept(self, listener: socket.socket, container: Any, deadline: float) -> socket.socket:
+        """The worker's connection, or an error as soon as the container has ended without one."""
+        listener.settimeout(0.5)
+        while True:
+            try:
+                return listener.accept()[0]
+            except TimeoutError:
+                pass
+            if self._abandoned.is_set():
+                raise SandboxStartError("the container is not wanted any more")
+            if not _runs(container):
+                raise SandboxStartError(f"the container ended while starting: {_logs(container) or 'it said nothing'}")
+            if time.monotonic() > deadline:
+                raise SandboxStartError("the worker did not connect in time; raise start_timeout_s")
+
+    def _bound_memory(self, link: WorkerLink, container: Any) -> None:
+        """Give each slot a memory group where this process may make them; the container as a whole is bounded anyway.
+
+        It takes the engine on this machine and the right to write control groups, root's as a rule. Nothing of it lies
+        inside the container: no capability, no mount, only the files that the worker is handed.
+        """
+        if self.single_use:
+            # The container is the episode's, and so is its bound.
+            link.bounds_memory = True
+            return
+        import docker.errors
+
+        bound = self._config.container_memory_mb << 20
+        try:
+            container.reload()
+            pid, identity = container.attrs["State"]["Pid"], container.id
+            link.grant(inside_container(pid, identity, self.slots, max(bound // 2, bound - _ZYGOTE_BYTES)))
+        except (docker.errors.DockerException, OSError) as error:
+            raise SandboxStartError(f"the engine went away while {link.name} was started: {error}") from None
+        except MemoryGroupError as error:
+            link.notes = (
+                f"{error}: a watchdog and process limits bound the memory of each episode, the container that of all",
+            )
 
     def _options(self, name: str, directory: Path) -> dict[str, Any]:
         config = self._config
@@ -149,7 +198,7 @@ class DockerLauncher:
         options: dict[str, Any] = {
             "name": name,
             "command": [json.dumps(settings)],
-            "labels": {LABEL: str(os.getpid())},
+            "labels": labels(directory.parent),
             "detach": True,
             "auto_remove": True,
             "network_mode": "none",
@@ -171,6 +220,8 @@ class DockerLauncher:
             options["nano_cpus"] = int(config.cpus * 1e9)
         if config.runtime is not None:
             options["runtime"] = config.runtime
+            # A kernel in user space has threads of its own.
+            options["pids_limit"] += _RUNTIME_THREADS
         return options
 
 
@@ -182,36 +233,6 @@ def _bind(listener: socket.socket, directory: Path) -> None:
     finally:
         os.close(fd)
     (directory / _SOCKET).chmod(0o666)
-
-
-def _sweep(client: docker.DockerClient) -> None:
-    """Remove what a client left that was killed while it started a container; a started one ends by itself."""
-    import docker.errors
-
-    oldest = time.time() - _STALE_S
-    filters: dict[str, Any] = {"label": LABEL, "status": "created"}
-    with contextlib.suppress(docker.errors.DockerException, OSError):
-        for container in client.containers.list(all=True, ignore_removed=True, filters=filters):
-            created = datetime.fromisoformat(container.attrs["Created"][:19] + "+00:00").timestamp()
-            if created < oldest:
-                _remove(container)
-        for directory in Path(tempfile.gettempdir()).glob(f"{_SOCKET_PREFIX}*"):
-            if directory.stat().st_mtime < oldest and directory.stat().st_uid == os.getuid():
-                shutil.rmtree(directory, ignore_errors=True)
-
-
-def _accept(listener: socket.socket, container: Any, deadline: float) -> socket.socket:
-    """The worker's connection, or an error as soon as the container has ended without one."""
-    listener.settimeout(0.5)
-    while True:
-        try:
-            return listener.accept()[0]
-        except TimeoutError:
-            pass
-        if not _runs(container):
-            raise SandboxStartError(f"the container ended while starting: {_logs(container) or 'it said nothing'}")
-        if time.monotonic() > deadline:
-            raise SandboxStartError("the worker did not connect in time; raise start_timeout_s")
 
 
 def _runs(container: Any) -> bool:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from pyvision_env.errors import SandboxLostError, SandboxStartError, SandboxUnavailableError
+from pyvision_env.sandbox.memory_groups import MemoryGroups
 from pyvision_env.sandbox.worker import wire
 
 _log = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ _MAX_DATAGRAM = 1 << 16
 _SEND_S = 10
 # Bytes; the kernel gives no more than it allows (net.core.wmem_max).
 _SEND_BUFFER = 1 << 20
+_LOOK_S = 0.1
 
 
 @dataclass
@@ -53,6 +55,10 @@ class WorkerLink:
         stop: Waits until the worker's container or process has ended, by force if need be; idempotent.
         name: For messages.
         on_change: Called after an episode ended or the worker was lost, from the link's own thread.
+
+    Attributes:
+        bounds_memory: The kernel bounds the memory of each episode, over all its processes.
+        notes: What its launcher could not give it.
     """
 
     def __init__(
@@ -67,24 +73,36 @@ class WorkerLink:
         self._lock = threading.Lock()
         self._lost: str | None = None
         self.hello: wire.Hello
+        self.bounds_memory = False
+        self.notes: tuple[str, ...] = ()
         self._reader = threading.Thread(target=self._read, name=f"{name}-control", daemon=True)
         # A forked client shares the socket; while its copy is open the worker would outlive the real client.
         _links_by_process.add(self)
 
-    def greet(self, deadline: float) -> None:
+    def greet(self, deadline: float, abandoned: threading.Event) -> None:
         """Wait for the worker's first message.
+
+        Args:
+            deadline: ``time.monotonic()`` value after which to give up.
+            abandoned: Give up when this is set.
 
         Raises:
             SandboxUnavailableError: The worker says that it cannot confine episodes here.
             SandboxStartError: It did not answer in time, or speaks another protocol.
         """
-        self._control.settimeout(max(0.01, deadline - time.monotonic()))
-        try:
-            data = self._control.recv(_MAX_DATAGRAM)
-        except TimeoutError:
-            raise SandboxStartError(f"{self.name} did not become ready in time; raise start_timeout_s") from None
-        except OSError as error:
-            raise SandboxStartError(f"{self.name} ended while starting: {error}") from None
+        self._control.settimeout(_LOOK_S)
+        while True:
+            try:
+                data = self._control.recv(_MAX_DATAGRAM)
+                break
+            except TimeoutError:
+                if abandoned.is_set():
+                    raise SandboxStartError(f"{self.name} is not wanted any more") from None
+                if time.monotonic() > deadline:
+                    reason = "did not become ready in time; raise start_timeout_s"
+                    raise SandboxStartError(f"{self.name} {reason}") from None
+            except OSError as error:
+                raise SandboxStartError(f"{self.name} ended while starting: {error}") from None
         if not data:
             raise SandboxStartError(f"{self.name} ended while starting")
         try:
@@ -103,6 +121,22 @@ class WorkerLink:
         self._control.settimeout(None)
         self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_S, 0))
         self._reader.start()
+
+    def grant(self, groups: MemoryGroups) -> None:
+        """Hand the worker a memory group for each of its slots, before its first episode.
+
+        Raises:
+            SandboxLostError: The worker is gone.
+            MemoryGroupError: A file of a group cannot be opened.
+        """
+        for slot, fds in groups.files():
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+            message = wire.GrantPool(groups.pool_bytes) if slot is None else wire.Grant(slot)
+            try:
+                self._control.sendmsg([wire.pack(message)], rights)
+            except OSError as error:
+                raise SandboxLostError(f"{self.name} is gone: {error}") from None
+        self.bounds_memory = True
 
     @property
     def alive(self) -> bool:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from typing import IO
 from pyvision_env.config import SandboxConfig
 from pyvision_env.errors import SandboxError, SandboxStartError, SandboxUnavailableError
 from pyvision_env.sandbox.link import WorkerLink
+from pyvision_env.sandbox.memory_groups import MemoryGroupError, MemoryGroups, beside_this_process
 
 _log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).parent.parent
@@ -38,7 +40,6 @@ class LocalLauncher:
     """Starts zygotes as processes of this machine, in a private root where the host allows one."""
 
     container = False
-    bounds_memory = False
     single_use = False
     warm = 0
 
@@ -48,6 +49,7 @@ class LocalLauncher:
         self.kind = "local-unconfined" if unconfined else "local"
         self.slots = config.episodes_per_container
         self.workers = config.containers
+        self._abandoned = threading.Event()
 
     def launch(self, on_change: Callable[[], None]) -> WorkerLink:
         """Start one worker process and wait until it greets.
@@ -63,6 +65,7 @@ class LocalLauncher:
         deadline = time.monotonic() + self._config.start_timeout_s
         scratch = Path(tempfile.gettempdir()) / f"pyvision-{uuid.uuid4().hex}"
         fonts = _font_cache()
+        groups, refusal = self._memory_groups()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         options = {
             "python": sys.executable,
@@ -75,6 +78,7 @@ class LocalLauncher:
             "control": theirs.fileno(),
             "unconfined": self._unconfined,
             "environment": _environment(fonts),
+            "groups": None if groups is None else str(groups.path),
         }
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         try:
@@ -87,17 +91,25 @@ class LocalLauncher:
         except OSError as error:
             ours.close()
             errors.close()
+            if groups is not None:
+                groups.remove()
             raise SandboxStartError(f"the local worker could not be started: {error}") from None
 
         def stop() -> None:
             _await_end(process)
             errors.close()
-            # The worker takes its scratch directory along unless it is killed.
+            # The worker takes its scratch directory and groups along unless it is killed.
             shutil.rmtree(scratch, ignore_errors=True)
+            if groups is not None:
+                groups.remove()
 
         link = WorkerLink(ours, stop, f"local worker {process.pid}", on_change)
         try:
-            link.greet(deadline)
+            link.greet(deadline, self._abandoned)
+            if groups is None:
+                link.notes = (f"{refusal}: a watchdog and process limits bound the memory of each episode",)
+            else:
+                link.grant(groups)
         except SandboxError as error:
             said = _tail(errors)
             link.close(wait=True)
@@ -106,8 +118,21 @@ class LocalLauncher:
             raise type(error)(f"{error}{wanted}" + (f"; it said: {said}" if said else "")) from None
         return link
 
+    def abandon(self) -> None:
+        """Have launches in progress give up; further ones do so at once."""
+        self._abandoned.set()
+
     def close(self) -> None:
         """Nothing is held between launches."""
+
+    def _memory_groups(self) -> tuple[MemoryGroups | None, str]:
+        """Groups for a worker's slots, or why there are none."""
+        if self._unconfined:
+            return None, "unconfined code could leave a control group"
+        try:
+            return beside_this_process(self.slots, self._config.container_memory_mb << 20), ""
+        except MemoryGroupError as error:
+            return None, str(error)
 
 
 def _binds(fonts: Path) -> list[str]:

@@ -22,7 +22,7 @@ from pyvision_env.errors import (
     SandboxStartError,
 )
 from pyvision_env.sandbox.episode import Episode
-from pyvision_env.sandbox.isolation import IsolationReport
+from pyvision_env.sandbox.isolation import IsolationReport, report_of
 from pyvision_env.sandbox.link import Lease, WorkerLink
 from pyvision_env.sandbox.pixels import PictureCache, SharedPicture
 from pyvision_env.sandbox.videos import VideoCache
@@ -30,6 +30,7 @@ from pyvision_env.sandbox.worker import wire
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 5.0
+_ABANDON_S = 15.0
 # A start is bound by the processor: more at once only make each of them slower.
 _STARTS_AT_ONCE = max(2, os.cpu_count() or 1)
 
@@ -44,7 +45,6 @@ class Launcher(Protocol):
         single_use: A worker serves one episode and is then thrown away.
         warm: Idle workers to keep ready.
         container: A container stands around each worker.
-        bounds_memory: The memory of a worker as a whole is bounded.
     """
 
     kind: str
@@ -53,7 +53,6 @@ class Launcher(Protocol):
     single_use: bool
     warm: int
     container: bool
-    bounds_memory: bool
 
     def launch(self, on_change: Callable[[], None]) -> WorkerLink:
         """Start one worker and wait until it is ready.
@@ -61,6 +60,10 @@ class Launcher(Protocol):
         Raises:
             SandboxError: It could not be started.
         """
+        ...
+
+    def abandon(self) -> None:
+        """Have launches that are in progress give up soon, and leave nothing behind."""
         ...
 
     def close(self) -> None:
@@ -82,6 +85,7 @@ class Sandbox:
         self._launcher = launcher
         self._links: list[WorkerLink] = []
         self._starting = 0
+        self._launches: set[threading.Thread] = set()
         self._retry_at = 0.0
         self._used: set[WorkerLink] = set()
         self._ending: deque[WorkerLink] = deque(maxlen=256)
@@ -183,8 +187,10 @@ class Sandbox:
             links = [*self._ending, *self._links]
             self._links = []
             episodes = list(self._episodes)
+            launches = list(self._launches)
             self._condition.notify_all()
         _open_sandboxes.discard(self)
+        self._launcher.abandon()
         for link in links:
             link.close(wait=False)
         # Their workers are gone, so none of them is kept waiting by a running step.
@@ -192,6 +198,8 @@ class Sandbox:
             episode.close()
         for link in links:
             link.close(wait=True)
+        for launch in launches:
+            launch.join(_ABANDON_S)
         self._launcher.close()
         self._pictures.clear()
         self._videos.clear()
@@ -285,7 +293,9 @@ class Sandbox:
         for _ in range(max(0, min(wanted - free - self._starting, room))):
             self._starting += 1
             self._failure = None
-            threading.Thread(target=self._launch, name=f"{launcher.kind}-launch", daemon=True).start()
+            thread = threading.Thread(target=self._launch, name=f"{launcher.kind}-launch", daemon=True)
+            self._launches.add(thread)
+            thread.start()
 
     def _launch(self) -> None:
         link: WorkerLink | None = None
@@ -299,6 +309,7 @@ class Sandbox:
             failure = SandboxStartError(f"a {self.kind} worker could not be started: {type(error).__name__}: {error}")
         with self._condition:
             self._starting -= 1
+            self._launches.discard(threading.current_thread())
             unwanted = self._closed
             if failure is not None:
                 self._failure = failure
@@ -308,7 +319,7 @@ class Sandbox:
             elif link is not None and not unwanted:
                 self._links.append(link)
                 if self._isolation is None:
-                    self._isolation = _report(self._launcher, link.hello)
+                    self._isolation = report_of(self._launcher.kind, self._launcher.container, link)
             self._condition.notify_all()
         if link is not None and unwanted:
             link.close(wait=True)
@@ -337,24 +348,6 @@ class Sandbox:
         )
 
 
-def _report(launcher: Launcher, hello: wire.Hello) -> IsolationReport:
-    guarantees = {**hello.guarantees, "memory": launcher.bounds_memory, "container": launcher.container}
-    notes = list(hello.notes)
-    if not launcher.bounds_memory:
-        notes.append(
-            "memory is bounded for each episode by a watchdog and process limits, not for all of them together"
-        )
-    report = IsolationReport(launcher.kind, hello.rung, guarantees, tuple(notes), hello.python, dict(hello.libraries))
-    missing = ", ".join(name for name in report.missing if name != "container")
-    if missing and (launcher.kind, missing) not in _warned:
-        _warned.add((launcher.kind, missing))
-        _log.warning(
-            "the %s sandbox on this machine does not guarantee: %s (%s)", launcher.kind, missing, "; ".join(notes)
-        )
-    return report
-
-
-_warned: set[tuple[str, str]] = set()
 
 
 _open_sandboxes: weakref.WeakSet[Sandbox] = weakref.WeakSet()

@@ -13,7 +13,7 @@ import docker.errors
 import pytest
 
 from pyvision_env.config import SandboxConfig
-from pyvision_env.sandbox import Sandbox, containers, make_sandbox
+from pyvision_env.sandbox import Sandbox, leftovers, make_sandbox
 from pyvision_env.sandbox.containers import DockerLauncher
 from pyvision_env.sandbox.image import ImageInfo
 
@@ -66,24 +66,35 @@ def test_what_a_killed_start_left_is_swept_away_and_nothing_else(
     sandbox_image: ImageInfo, docker_client: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(containers, "LABEL", "org.pyvision-rl.sweep-test")
-    left = docker_client.containers.create(sandbox_image.id, "{}", labels={containers.LABEL: "1"})
-    old, new, foreign = (tmp_path / name for name in ("pyvision-control-old", "pyvision-control-new", "other"))
-    for folder in (old, new, foreign):
-        (folder / "inner").mkdir(parents=True)
-    for folder in (old, foreign):
-        os.utime(folder, (0, 0))
+    monkeypatch.setattr(leftovers, "LABEL", "org.pyvision-rl.sweep-test")
+    (tmp_path / "other").mkdir()
+    dead, dead_lock = leftovers.new_directory()
+    living, living_lock = leftovers.new_directory()
+    elsewhere = {leftovers.LABEL: "1", "org.pyvision-rl.start": "another-boot/mnt:/tmp/gone"}
+    made = {
+        name: docker_client.containers.create(sandbox_image.id, "{}", labels=labels)
+        for name, labels in {
+            "dead": leftovers.labels(dead), "living": leftovers.labels(living), "elsewhere": elsewhere,
+        }.items()
+    }  # fmt: skip
+
+    def left() -> set[str]:
+        known = {each.id for each in docker_client.containers.list(all=True, ignore_removed=True)}
+        return {name for name, container in made.items() if container.id in known}
+
     try:
-        containers._sweep(docker_client)
-        assert left.id in {each.id for each in docker_client.containers.list(all=True, ignore_removed=True)}
-        assert sorted(tmp_path.iterdir()) == sorted([new, foreign])
-        monkeypatch.setattr(containers, "_STALE_S", -60.0)
-        containers._sweep(docker_client)
-        assert left.id not in {each.id for each in docker_client.containers.list(all=True, ignore_removed=True)}
-        assert list(tmp_path.iterdir()) == [foreign]
+        os.close(dead_lock)  # as the kernel does when a process is killed
+        leftovers.sweep(docker_client)
+        assert left() == {"living", "elsewhere"}
+        assert sorted(tmp_path.iterdir()) == sorted([living, tmp_path / "other"])
+        monkeypatch.setattr(leftovers, "_STALE_S", -60.0)
+        leftovers.sweep(docker_client)
+        assert left() == {"living"}
     finally:
-        with contextlib.suppress(docker.errors.NotFound):
-            left.remove(force=True)
+        os.close(living_lock)
+        for container in made.values():
+            with contextlib.suppress(docker.errors.NotFound):
+                container.remove(force=True)
 
 
 def test_strict_containers_hold_one_slot_and_shared_ones_many() -> None:

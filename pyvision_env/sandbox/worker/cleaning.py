@@ -1,7 +1,8 @@
-"""Emptying what an episode has filled: trees of any depth, permissions and names."""
+"""Emptying what an episode has filled: trees of any depth, permissions and names; and taking control groups away."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
@@ -34,3 +35,22 @@ def empty_directory(directory: Path) -> None:
                 else:
                     os.unlink(inner.path)
             os.rmdir(entry.path)
+
+
+def remove_groups(path: Path, seconds: float = 2.0) -> bool:
+    """Take a control group and those directly below it away, waiting for the last of their processes to end.
+
+    Returns:
+        Whether they are gone.
+    """
+    deadline = time.monotonic() + seconds
+    while path.is_dir():
+        with contextlib.suppress(OSError):
+            for entry in list(os.scandir(path)):
+                if entry.is_dir(follow_symlinks=False):
+                    os.rmdir(entry.path)
+            os.rmdir(path)
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True

@@ -3,7 +3,7 @@
 The zygote probes once which rung the host allows and every episode is held to it. Rung ``userns+landlock`` puts an
 episode into user, pid, network, ipc and uts namespaces of its own; rung ``landlock`` does without namespaces and denies
 processes and signals by a stricter seccomp filter instead. Below that, episodes can only be kept apart by containers of
-their own (rung ``seccomp``), which the zygote accepts when it has a single slot.
+their own (rungs ``userns`` and ``seccomp``), which the zygote accepts when it hosts a single one.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ def choose_rung(*, private_root: bool, single: bool, quota: bool, unconfined: bo
         ConfinementError: Nothing keeps episodes apart, and ``unconfined`` is not set.
     """
     notes = []
+    alone = single and private_root
     namespaces = _allowed(_try_namespaces)
     landlock = kernel.landlock_abi() > 0
     seccomp = _allowed(_try_seccomp)
@@ -72,8 +73,8 @@ def choose_rung(*, private_root: bool, single: bool, quota: bool, unconfined: bo
         name, blob = "userns+landlock", "base"
     elif landlock and seccomp:
         name, blob = "landlock", "strict"
-    elif seccomp and single and private_root:
-        name, blob = "seccomp", "base"
+    elif seccomp and alone:
+        name, blob = "userns" if namespaces else "seccomp", "base"
     elif unconfined:
         guarantees = dict.fromkeys(
             ("network", "host_files", "other_episodes", "signals", "processes", "syscalls", "disk", "private_root"),
@@ -86,13 +87,13 @@ def choose_rung(*, private_root: bool, single: bool, quota: bool, unconfined: bo
         "network": True,
         "host_files": landlock or private_root,
         "other_episodes": landlock or single,
-        "signals": landlock,
-        "processes": namespaces and landlock,
+        "signals": namespaces or landlock,
+        "processes": namespaces,
         "syscalls": True,
         "disk": quota,
         "private_root": private_root,
     }
-    return Rung(name, namespaces and landlock, landlock, blob, guarantees, tuple(notes))
+    return Rung(name, namespaces, landlock, blob, guarantees, tuple(notes))
 
 
 def _allowed(attempt: Callable[[], None]) -> bool:
@@ -178,6 +179,11 @@ def _limit_resources(bounds: Confinement, rung: Rung) -> None:
     for which, value in wanted.items():
         hard = resource.getrlimit(which)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(which, (value, value))
+        try:
+            resource.setrlimit(which, (value, value))
+        except ValueError:
+            # gVisor's kernel does not know these two; what they bound is the sandbox's own there.
+            if which not in (resource.RLIMIT_MSGQUEUE, resource.RLIMIT_SIGPENDING):
+                raise
     # Exceeding the file size raises OSError in the code instead of killing it.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -4,7 +4,7 @@
 point), ``binds`` (paths to keep, at the same places), ``hidden`` (folders below them that must look empty), ``slots``
 (how many), ``disk_mb`` (size of each), ``scratch`` (a directory that may be made on the host where a private root is
 refused), ``control`` (an inherited descriptor), ``environment`` (of the worker), ``unconfined`` (do without a private
-root).
+root), ``groups`` (control groups that go with the worker, if any).
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ _PASSWD = f"sandbox:x:{_USER}:{_USER}:sandbox:/:/usr/sbin/nologin\n"
 _SLOTS = "/s"
 
 
-def _kernel() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kernel", Path(__file__).resolve().parent / "kernel.py")
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).resolve().parent / f"{name}.py")
     if spec is None or spec.loader is None:
-        raise ImportError("kernel.py must lie beside local_root.py")
+        raise ImportError(f"{name}.py must lie beside local_root.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def enter_private_root(kernel: Any, binds: list[str], hidden: list[str], slots: int, disk_mb: int) -> None:
+def enter_private_root(
+    kernel: Any, binds: list[str], hidden: list[str], slots: int, disk_mb: int, groups: str | None = None
+) -> None:
     """Move into new namespaces whose root holds only ``binds`` (read-only), devices, /proc and the slots.
 
-    Returns in a child that is pid 1 of its namespace; the parent waits for it and exits with its code.
+    Returns in a child that is pid 1 of its namespace; the parent waits for it, takes ``groups`` away and exits with its
+    code.
 
     Raises:
         OSError: The host refuses a step.
@@ -46,13 +49,20 @@ def enter_private_root(kernel: Any, binds: list[str], hidden: list[str], slots: 
     # The root user of a container may do no more than anybody else, and goes on as an ordinary user: one called root
     # could not be mapped again into the episodes' namespaces.
     owner = _USER if uid == 0 else uid
+    cleaning = _load("cleaning")
+    if groups is not None:
+        # The parent's root becomes the private one too, and from there this directory alone can still be reached.
+        os.chdir(os.path.dirname(groups))
     privileged = uid == 0 and _may_unshare(kernel, flags)
     if not privileged:
         kernel.unshare(flags | kernel.CLONE_NEWUSER)
         kernel.map_current_user(uid, gid, owner, _USER if uid == 0 else gid)
     pid = os.fork()
     if pid:
-        os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if groups is not None:
+            cleaning.remove_groups(Path(os.path.basename(groups)))
+        os._exit(code & 0xFF)
     kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     _build_root(kernel, binds, hidden, slots, disk_mb, owner)
     kernel.pivot_root_here()
@@ -144,13 +154,15 @@ def _bind(kernel: Any, fd: int, target: str, flags: int | None) -> None:
 def main(argument: str) -> None:
     """Enter the private root, or say why not, and become the worker."""
     options = json.loads(argument)
-    kernel = _kernel()
+    kernel = _load("kernel")
     notes = []
     private = False
     if not options["unconfined"]:
         reason = _refusal(kernel, options)
         if reason is None:
-            enter_private_root(kernel, options["binds"], options["hidden"], options["slots"], options["disk_mb"])
+            enter_private_root(
+                kernel, options["binds"], options["hidden"], options["slots"], options["disk_mb"], options["groups"]
+            )
             private = True
         else:
             notes.append(f"no private root ({reason}): Landlock alone keeps code from the host's files")
@@ -163,7 +175,8 @@ def main(argument: str) -> None:
     control = options["control"]
     settings = {
         "control": control, "slots": slots, "private_root": private, "quota": private,
-        "scratch": None if private else options["scratch"], "unconfined": options["unconfined"], "notes": notes,
+        "scratch": None if private else options["scratch"], "groups": None if private else options["groups"],
+        "unconfined": options["unconfined"], "notes": notes,
     }  # fmt: skip
     os.set_inheritable(control, True)
     # Isolated as by -I, but for the variables: the environment is ours alone, and it fixes the order of sets.

@@ -124,6 +124,18 @@ class Kill(msgspec.Struct, tag=True, frozen=True):
     episode: int
 
 
+class Grant(msgspec.Struct, tag=True, frozen=True):
+    """Control: the memory group of a slot; its files come along as descriptors."""
+
+    slot: int
+
+
+class GrantPool(msgspec.Struct, tag=True, frozen=True):
+    """Control: the bound in bytes on the memory of all slots; the files that tell their use come along."""
+
+    limit: int
+
+
 class Hello(msgspec.Struct, tag=True, frozen=True):
     """Control: the zygote is ready."""
 
@@ -150,7 +162,7 @@ class Exited(msgspec.Struct, tag=True, frozen=True):
 
 
 Request = Setup | Run | Frames
-FromHost = Spawn | Kill
+FromHost = Spawn | Kill | Grant | GrantPool
 FromZygote = Hello | Failed | Exited
 
 _encoder = msgspec.msgpack.Encoder()

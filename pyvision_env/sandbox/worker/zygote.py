@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import gc
 import importlib
 import os
@@ -23,8 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import confine, figures, kernel, memory, notebook, older_names, runtime, video
-from .cleaning import empty_directory
-from .wire import PROTOCOL, Confinement, Exited, Failed, Hello, Kill, Spawn, from_host_decoder, pack
+from .cleaning import empty_directory, remove_groups
+from .slot_group import Pool, SlotGroup
+from .wire import PROTOCOL, Confinement, Exited, Failed, Grant, Hello, Kill, Spawn, from_host_decoder, pack
 
 _LIBRARIES = {
     "numpy": (),
@@ -41,6 +43,8 @@ _LIBRARIES = {
 }  # fmt: skip
 _WATCH_MS = 250
 _MAX_DATAGRAM = 1 << 16
+_MOST_FDS = 4
+_WATCH_GROUPS_MS = 50
 
 
 @dataclass
@@ -53,6 +57,7 @@ class Settings:
         quota: Every slot is a file system of bounded size.
         single_use: There is one episode in the zygote's life.
         scratch: Directory above the slots that goes with the zygote, if any.
+        groups: Control groups that go with the zygote, if it can see them.
         unconfined: Run even where nothing can be confined.
         notes: What the launcher could not give, for the isolation report.
     """
@@ -62,6 +67,7 @@ class Settings:
     quota: bool
     single_use: bool = False
     scratch: str | None = None
+    groups: str | None = None
     unconfined: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -72,6 +78,7 @@ class _Episode:
     slot: Path
     bounds: Confinement
     memory_bytes: int
+    group: SlotGroup | None
     cause: str | None = None
     measure_at: float = 0.0
 
@@ -83,6 +90,8 @@ class Zygote:
         self._control = control
         self._settings = settings
         self._free = [Path(slot) for slot in settings.slots]
+        self._groups: dict[Path, SlotGroup] = {}
+        self._pool: Pool | None = None
         self._living: dict[int, _Episode] = {}
         self._worker = Path(__file__).parent
 
@@ -128,6 +137,9 @@ class Zygote:
 
     def serve(self) -> None:
         """Work until the host closes the control socket."""
+        # From here on that is looked at in the loop.
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        fcntl.fcntl(self._control, fcntl.F_SETFL, fcntl.fcntl(self._control, fcntl.F_GETFL) & ~os.O_ASYNC)
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -135,9 +147,10 @@ class Zygote:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(wake_read, select.POLLIN)
-        watched = time.monotonic()
+        watched = 0.0
         while True:
-            ready = {fd for fd, _ in poll.poll(_WATCH_MS if self._living else None)}
+            interval = _WATCH_GROUPS_MS if self._groups else _WATCH_MS
+            ready = {fd for fd, _ in poll.poll(interval if self._living else None)}
             if wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(wake_read, 4096)
@@ -147,27 +160,31 @@ class Zygote:
                 return
             if self._control.fileno() in ready and not self._obey():
                 return
-            if self._living and time.monotonic() - watched > _WATCH_MS / 1000:
+            if self._living and time.monotonic() - watched > interval / 1000:
                 self._watch_memory()
                 watched = time.monotonic()
 
     def _obey(self) -> bool:
         """Carry out one request of the host; False when it has gone."""
         try:
-            data, ancillary, _, _ = self._control.recvmsg(_MAX_DATAGRAM, socket.CMSG_SPACE(4))
+            data, ancillary, _, _ = self._control.recvmsg(_MAX_DATAGRAM, socket.CMSG_SPACE(4 * _MOST_FDS))
         except ConnectionResetError:
             return False
         if not data:
             return False
         request = from_host_decoder.decode(data)
+        fds = array.array("i", ancillary[0][2] if ancillary else b"")
         if isinstance(request, Spawn):
-            fds = array.array("i", ancillary[0][2][:4])
             self._spawn(request, fds[0])
             os.close(fds[0])
         elif isinstance(request, Kill):
             for pid, episode in self._living.items():
                 if episode.number == request.episode:
                     os.kill(pid, signal.SIGKILL)
+        elif isinstance(request, Grant):
+            self._groups[Path(self._settings.slots[request.slot])] = SlotGroup(fds)
+        else:
+            self._pool = Pool(fds, request.limit)
         return True
 
     def _tell(self, message: Hello | Failed | Exited) -> None:
@@ -179,15 +196,18 @@ class Zygote:
             self._tell(Exited(request.episode, "no slot is free"))
             return
         slot = self._free.pop()
+        group = self._groups.get(slot)
+        bounds = request.confinement
+        memory_bytes = self._inherited + ((bounds.memory_mb + bounds.mapped_mb) << 20)
         try:
+            if group is not None:
+                group.prepare(memory_bytes, bounds.disk_mb << 20)
             pid = self._fork(request, slot, fd)
             reason = "the episode's namespaces could not be made"
         except OSError as error:
             pid, reason = 0, f"no process could be started: {error.strerror}"
         if pid:
-            bounds = request.confinement
-            bound = self._inherited + ((bounds.memory_mb + bounds.mapped_mb) << 20)
-            self._living[pid] = _Episode(request.episode, slot, bounds, bound)
+            self._living[pid] = _Episode(request.episode, slot, bounds, memory_bytes, group)
         else:
             self._clean(slot)
             self._tell(Exited(request.episode, reason))
@@ -216,8 +236,17 @@ class Zygote:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            if slot in self._groups:
+                # First of all: what is touched from now on is counted there.
+                self._groups[slot].enter()
             for private in self._private:
                 os.close(private)
+            for group in self._groups.values():
+                for private in group.fds:
+                    os.close(private)
+            if self._pool is not None:
+                for private in self._pool.fds:
+                    os.close(private)
             if self._rung.namespaces:
                 confine.enter_namespaces()
                 pid = os.fork()
@@ -252,6 +281,8 @@ class Zygote:
                 return
             episode = self._living.pop(pid, None)
             if episode is not None:
+                if episode.group is not None and episode.cause is None and episode.group.exceeded:
+                    episode.cause = _greed(episode)
                 self._clean(episode.slot)
                 used_s = usage.ru_utime + usage.ru_stime
                 cause = episode.cause or _cause(status, used_s, episode.bounds.cpu_seconds)
@@ -268,7 +299,11 @@ class Zygote:
 
     def _watch_memory(self) -> None:
         """Kill episodes whose processes together use more memory than they may."""
-        families = memory.resident_by_root(set(self._living))
+        self._watch_groups()
+        watched = {pid for pid, episode in self._living.items() if episode.group is None}
+        if not watched:
+            return
+        families = memory.resident_by_root(watched)
         # Pages in common count for each process here, and every descriptor as a socket, so this can only be too much.
         suspects = [
             root
@@ -286,8 +321,27 @@ class Zygote:
             # not less either, because nobody looks meanwhile.
             episode.measure_at = time.monotonic() + 3 * len(suspects) * (time.process_time() - began)
             if exceeded:
-                episode.cause = f"its processes used more than {episode.bounds.memory_mb} MiB of memory"
+                episode.cause = _greed(episode)
                 os.kill(pid, signal.SIGKILL)
+
+    def _watch_groups(self) -> None:
+        """End what the kernel has begun to kill, and the greediest episode before all slots together are full."""
+        alive = {pid: each for pid, each in self._living.items() if each.group is not None and each.cause is None}
+        for pid, episode in alive.items():
+            if episode.group is not None and episode.group.exceeded:
+                # The kernel took one of its processes; what is left of it is not what its code believes.
+                episode.cause = _greed(episode)
+                os.kill(pid, signal.SIGKILL)
+        # The host has seen to it that code which wants more than there is waits, instead of having the kernel choose.
+        if self._pool is None or not self._pool.crowded or any(each.cause for each in self._living.values()):
+            return  # those that are dying give theirs back in a moment
+        held = {pid: each.group.held for pid, each in alive.items() if each.group is not None}
+        greediest = max(held, key=lambda pid: held[pid], default=None)
+        if greediest is not None:
+            self._living[
+                greediest
+            ].cause = f"memory was short in its worker, and it held most of it: {held[greediest] >> 20} MiB"
+            os.kill(greediest, signal.SIGKILL)
 
     def end(self) -> None:
         """Kill what still lives, and leave nothing on the disk."""
@@ -298,6 +352,12 @@ class Zygote:
         if self._settings.scratch is not None:
             empty_directory(Path(self._settings.scratch))
             os.rmdir(self._settings.scratch)
+        if self._settings.groups is not None:
+            remove_groups(Path(self._settings.groups))
+
+
+def _greed(episode: _Episode) -> str:
+    return f"its processes used more than {episode.bounds.memory_mb} MiB of memory"
 
 
 def _cause(status: int, used_s: float, bound_s: int) -> str:
