@@ -36,6 +36,9 @@ _CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-sta
 _DISTRIBUTION = "pyvision-rl"
 
 
+_RUNSC = "runsc"
+GVISOR = "gVisor for docker-strict with SandboxConfig(runtime='runsc')"
+"""What stands in the check of the runtimes where the engine offers gVisor."""
 KINDS = ("docker", "docker-strict", "local")
 """The confined kinds of sandbox on this machine."""
 CLUSTER_KIND = "ray"
@@ -120,6 +123,8 @@ def examine(kinds: tuple[str, ...] = KINDS, on_check: Callable[[Check], None] = 
         add(tried.check)
         if tried.works:
             working.append(kind)
+        if kind == "docker-strict" and any(GVISOR in check.detail for check in engine if check.name == "runtimes"):
+            add(check_sandbox(kind, _RUNSC).check)
     return Report(tuple(checks), tuple(working))
 
 
@@ -159,8 +164,8 @@ def check_engine(image: str = "pyvision-sandbox") -> Iterator[Check]:
             f"cgroup v{info.get('CgroupVersion', '?')} ({info.get('CgroupDriver', '?')})",
         )
         runtimes = sorted(info.get("Runtimes") or {})
-        if "runsc" in runtimes:
-            yield Check("runtimes", "ok", f"{', '.join(runtimes)}; use runsc with SandboxConfig(runtime='runsc')")
+        if _RUNSC in runtimes:
+            yield Check("runtimes", "ok", f"{', '.join(runtimes)}; {GVISOR}")
         else:
             yield Check("runtimes", "ok", f"{', '.join(runtimes)} (gVisor's runsc is optional and not there)")
         try:
@@ -173,14 +178,15 @@ def check_engine(image: str = "pyvision-sandbox") -> Iterator[Check]:
         client.close()
 
 
-def check_sandbox(kind: str) -> SandboxCheck:
-    """Open a sandbox of this kind and run a line in it."""
+def check_sandbox(kind: str, runtime: str | None = None) -> SandboxCheck:
+    """Open a sandbox of this kind, its containers on an OCI runtime of the engine's, and run a line in it."""
     from pyvision_env.sandbox import make_sandbox
 
-    name = f"sandbox {kind}"
+    name = f"sandbox {kind}" + (f" on {runtime}" if runtime else "")
+    # One worker and no warm ones: this is a look, not a run.
+    options: dict[str, Any] = {"containers": 1, "episodes_per_container": 4, "warm": 0, "runtime": runtime}
     try:
-        # One worker and no warm ones: this is a look, not a run.
-        with make_sandbox(kind, containers=1, episodes_per_container=4, warm=0) as sandbox, sandbox.open() as episode:
+        with make_sandbox(kind, **options) as sandbox, sandbox.open() as episode:
             result = episode.run("print(1)")
             isolation = sandbox.isolation
     except PyVisionError as error:
@@ -295,13 +301,16 @@ def _seccomp() -> Check:
 
 
 def _cgroups() -> Check:
+    from pyvision_env.sandbox.memory_groups import MemoryGroupError, beside_this_process
+
     root = Path("/sys/fs/cgroup")
-    if (root / "cgroup.controllers").is_file():
-        controllers = (root / "cgroup.controllers").read_text().split()
-        return Check("cgroups", "ok", f"v2: {', '.join(controllers) or 'no controllers here'}")
-    if root.is_dir() and any(root.iterdir()):
-        return Check("cgroups", "ok", "v1")
-    return Check("cgroups", "warn", "none to be seen; the memory of all episodes together may be unbounded")
+    version = "v2" if (root / "cgroup.controllers").is_file() else "v1"
+    try:
+        beside_this_process(1, 1 << 30).remove()
+    except MemoryGroupError as error:
+        detail = f"{version}; {error}: a watchdog bounds an episode's memory, not the kernel"
+        return Check("cgroups", "warn", detail, "run as root, or use docker-strict: a container bounds each episode")
+    return Check("cgroups", "ok", f"{version}; each episode's memory is bounded by a group of its own")
 
 
 def _memory() -> Check:

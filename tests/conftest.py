@@ -44,6 +44,14 @@ def docker_client() -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture(scope="session")
+def runsc(docker_client: docker.DockerClient) -> str:
+    """The name of gVisor's runtime, where the engine offers it."""
+    if "runsc" not in docker_client.info()["Runtimes"]:
+        _missing("gvisor", "the engine has no runtime runsc: apt-get install runsc before `.ci/engine start`")
+    return "runsc"
+
+
+@pytest.fixture(scope="session")
 def sandbox_image(docker_client: docker.DockerClient) -> ImageInfo:
     """The image of this checkout's worker and recipe, built if the engine's is another."""
     try:
