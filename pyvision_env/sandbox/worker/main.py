@@ -10,6 +10,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -69,6 +70,9 @@ def _end_with_host(control: socket.socket, settings: dict[str, Any]) -> None:
 def main(argument: str) -> int:
     """Connect to the host and serve it; returns the exit code."""
     settings = json.loads(argument)
+    # The files of many slots' control groups are kept open; an episode's own limit is another.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     control = _connect(settings.pop("control"))
     _end_with_host(control, settings)
     _load_package(Path(__file__).resolve().parent)
