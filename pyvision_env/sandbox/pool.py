@@ -348,8 +348,6 @@ class Sandbox:
         )
 
 
-
-
 _open_sandboxes: weakref.WeakSet[Sandbox] = weakref.WeakSet()
 
 
