@@ -158,12 +158,13 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=20_000)
     parser.add_argument("--batches", type=int, default=100)
     parser.add_argument("--at-once", type=int, default=8)
+    parser.add_argument("--warm-up", type=int, default=200, help="episodes before the first batch")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no further batch after that time")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with make_sandbox(options.sandbox, containers=1) as sandbox:
         result = soak(
-            sandbox, options.episodes, options.batches, options.at_once, seconds=60 * options.minutes
+            sandbox, options.episodes, options.batches, options.at_once, options.warm_up, seconds=60 * options.minutes
         )  # fmt: skip
         told = report(result, sandbox)
     if options.json:

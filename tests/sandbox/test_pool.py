@@ -18,7 +18,7 @@ from pyvision_env.errors import (
     SandboxBusyError,
     SandboxStartError,
 )
-from pyvision_env.sandbox import Sandbox, make_sandbox
+from pyvision_env.sandbox import Sandbox, make_sandbox, videos
 
 SHORT = Limits(code_timeout_s=20, kill_grace_s=1)
 GREY = np.full((60, 80, 3), 128, np.uint8)
@@ -114,7 +114,10 @@ def test_a_picture_that_cannot_be_read_takes_no_slot(single: Sandbox, tmp_path: 
         assert episode.run("1").text == "1\n"
 
 
-def test_a_video_that_vanishes_is_a_media_error_and_not_a_broken_runtime(single: Sandbox, tmp_path: Path) -> None:
+def test_a_large_video_that_vanishes_is_a_media_error_and_not_a_broken_runtime(
+    single: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(videos, "LARGEST_COPY", 0)
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(small_clip())
     with single.open(videos=[clip]) as episode:
@@ -123,6 +126,15 @@ def test_a_video_that_vanishes_is_a_media_error_and_not_a_broken_runtime(single:
         with pytest.raises(MediaError, match=r"clip\.mp4"):
             episode.run("1")
         (tmp_path / "away.mp4").rename(clip)
+        assert episode.run("len(video_clue_0)").text == "20\n"
+
+
+def test_a_video_may_vanish_once_its_contents_were_taken(single: Sandbox, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(small_clip())
+    with single.open(videos=[clip]) as episode:
+        clip.unlink()
+        assert episode.run("import os; os._exit(1)").state_lost
         assert episode.run("len(video_clue_0)").text == "20\n"
 
 
