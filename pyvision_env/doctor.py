@@ -146,6 +146,8 @@ def check_machine() -> Iterator[Check]:
 
 def check_engine(image: str = "pyvision-sandbox") -> Iterator[Check]:
     """Look at the Docker engine, its runtimes and the sandbox image."""
+    import docker.errors
+
     from pyvision_env.sandbox.containers import connect
     from pyvision_env.sandbox.image import check_image
 
@@ -156,7 +158,11 @@ def check_engine(image: str = "pyvision-sandbox") -> Iterator[Check]:
         yield Check("engine", "warn", f"none answers at {address}: {_first_line(error)}", _engine_fix())
         return
     try:
-        info: dict[str, Any] = client.info()
+        try:
+            info: dict[str, Any] = client.info()
+        except (docker.errors.DockerException, OSError) as error:
+            yield Check("engine", "warn", f"it answers, but not when asked about itself: {error}", _engine_fix())
+            return
         yield Check(
             "engine",
             "ok",

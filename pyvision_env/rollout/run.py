@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import queue
 import threading
@@ -103,6 +104,12 @@ class _Rollout:
     def run(self, concurrency: int, on_result: Callable[[EpisodeResult], None] | None) -> list[EpisodeResult]:
         total = len(self._tasks) * self._samples
         results: dict[_Job, EpisodeResult] = {}
+
+        def take(job: _Job, result: EpisodeResult) -> None:
+            results[job] = result
+            if on_result is not None:
+                on_result(result)
+
         # Daemon threads: one that hangs in a request must not keep the program from ending after Ctrl-C.
         workers = [
             threading.Thread(target=self._work, name=f"rollout-{i}", daemon=True)
@@ -115,15 +122,18 @@ class _Rollout:
                 outcome = self._outcomes.get()
                 if isinstance(outcome, BaseException):
                     raise outcome
-                job, result = outcome
-                results[job] = result
-                if on_result is not None:
-                    on_result(result)
+                take(*outcome)
         finally:
             self._stop.set()
             deadline = time.monotonic() + _JOIN_S
             for worker in workers:
                 worker.join(max(0.0, deadline - time.monotonic()))
+            # What ended meanwhile is finished too.
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    outcome = self._outcomes.get_nowait()
+                    if not isinstance(outcome, BaseException):
+                        take(*outcome)
         return [results[job] for job in sorted(results)]
 
     def _work(self) -> None:

@@ -76,6 +76,7 @@ class DockerLauncher:
         self._client: docker.DockerClient | None = None
         self._image_id: str | None = None
         self._abandoned = threading.Event()
+        self._connecting = threading.Lock()
 
     def launch(self, on_change: Callable[[], None]) -> WorkerLink:
         """Start one container and wait until its worker greets.
@@ -88,17 +89,12 @@ class DockerLauncher:
         import docker.errors
 
         deadline = time.monotonic() + self._config.start_timeout_s
-        if self._client is None:
-            self._client = connect()
-            sweep(self._client)
-        if self._image_id is None:
-            self._image_id = check_image(self._client, self._config.image).id
+        client, image_id = self._engine()
         name = f"pyvision-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         # The engine's socket may be unreachable for the container's user; the directory holds nothing but our socket.
         directory, lock = new_directory()
         # Other users of this machine can neither list the outer directory nor guess the inner one's name.
         inner = directory / secrets.token_hex(16)
-        container: Any = None
         try:
             inner.mkdir(mode=0o711)
             directory.chmod(0o711)
@@ -106,16 +102,17 @@ class DockerLauncher:
                 _bind(listener, inner)
                 listener.listen(1)
                 try:
-                    container = self._client.containers.create(self._image_id, **self._options(name, inner))
+                    container = client.containers.create(image_id, **self._options(name, inner))
                     container.start()
                 except docker.errors.APIError as error:
                     raise SandboxStartError(f"the engine refused to start a container: {error.explanation}") from None
                 control = self._accept(listener, container, deadline)
         except (docker.errors.DockerException, OSError) as error:
-            _remove(container)
+            # By name: one that was made too late for the answer is there too.
+            _remove(client, name)
             raise SandboxStartError(f"a container could not be started: {error}") from None
         except SandboxError:
-            _remove(container)
+            _remove(client, name)
             raise
         finally:
             # Nothing is left to connect to: the one connection that will ever exist is made.
@@ -142,6 +139,16 @@ class DockerLauncher:
     def abandon(self) -> None:
         """Have launches in progress give up; further ones do so at once."""
         self._abandoned.set()
+
+    def _engine(self) -> tuple[docker.DockerClient, str]:
+        """The one client of all launches, and the image they start."""
+        with self._connecting:
+            if self._client is None:
+                self._client = connect()
+                sweep(self._client)
+            if self._image_id is None:
+                self._image_id = check_image(self._client, self._config.image).id
+            return self._client, self._image_id
 
     def _accept(self, listener: socket.socket, container: Any, deadline: float) -> socket.socket:
         """The worker's connection, or an error as soon as the container has ended without one."""
@@ -253,12 +260,11 @@ def _logs(container: Any) -> str:
     return ""
 
 
-def _remove(container: Any) -> None:
+def _remove(client: docker.DockerClient, name: str) -> None:
     import docker.errors
 
-    if container is not None:
-        with contextlib.suppress(docker.errors.DockerException, OSError):
-            container.remove(force=True)
+    with contextlib.suppress(docker.errors.DockerException, OSError):
+        client.containers.get(name).remove(force=True)
 
 
 def _await_end(container: Any) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _BURIAL_S = 1.0
+_LATE_BURIAL_S = 10.0
+_OUR_KILL = "killed by SIGKILL"
 _MAX_INT = 1 << 62
 
 
@@ -237,12 +239,13 @@ class Episode:
         lease, link = self._lease, self._link
         if misdeed is not None:
             return f"RuntimeLost: the runtime {misdeed} and was ended"
-        lease.ended.wait(_BURIAL_S)
-        if lease.cause is None and not link.alive:
+        killed = _bury(link, lease)
+        if lease.cause is None:
+            fate = "does not answer any more" if link.alive else "died while the episode was running"
             self._drop()
             self._host.check_usable()
-            raise SandboxLostError(f"{link.name} died while the episode was running; its last step has no result")
-        if lease.cause is None:
+            raise SandboxLostError(f"{link.name} {fate}; its last step has no result")
+        if killed:
             return "RuntimeLost: the runtime closed its connection and was ended"
         return f"RuntimeLost: the Python runtime ended ({lease.cause})"
 
@@ -300,10 +303,23 @@ class Episode:
                 return wire.receive_reply(lease.sock, 0, deadline)[0]
             except (TimeoutError, EOFError, OSError, wire.WireError) as error:
                 if isinstance(error, EOFError | OSError) and not isinstance(error, TimeoutError):
-                    lease.ended.wait(_BURIAL_S)
+                    _bury(link, lease)
                 lost = lease.cause or (None if link.alive else f"{link.name} died")
                 reason = lost or f"{type(error).__name__}: {error}"
                 raise SandboxStartError(f"an episode did not become ready: {reason}") from None
+
+
+def _bury(link: WorkerLink, lease: Lease) -> bool:
+    """Wait until the worker has told how an episode's process ended; whether it took killing it.
+
+    A process that is dead has its own cause told, however late the worker comes to it: only one that lives on without
+    its connection meets the kill.
+    """
+    if lease.ended.wait(_BURIAL_S):
+        return False
+    link.kill(lease)
+    lease.ended.wait(_LATE_BURIAL_S)
+    return lease.cause == _OUR_KILL
 
 
 def _waiting(sock: socket.socket) -> bytes | None:

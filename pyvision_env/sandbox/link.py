@@ -187,6 +187,10 @@ class WorkerLink:
     def end(self, lease: Lease) -> None:
         """End an episode's process whatever it does; its slot becomes free soon after."""
         lease.sock.close()
+        self.kill(lease)
+
+    def kill(self, lease: Lease) -> None:
+        """Ask the worker to kill an episode's process, if it has not ended; its end is told as any other."""
         if not lease.ended.is_set():
             with self._lock:
                 living = lease.number in self._leases

@@ -15,6 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import IO
 
@@ -27,6 +28,7 @@ _log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).parent.parent
 _WORKER = _PACKAGE / "sandbox" / "worker"
 _STOP_S = 10.0
+_FONTS_S = 300.0
 WORKER_ENVIRONMENT = {
     # Without it every thread reserves 128 MiB of the episode's address space.
     "MALLOC_ARENA_MAX": "2",
@@ -62,9 +64,10 @@ class LocalLauncher:
             raise SandboxUnavailableError(
                 f"the local sandbox needs Linux, this is {sys.platform}; use sandbox='docker'"
             )
-        deadline = time.monotonic() + self._config.start_timeout_s
         scratch = Path(tempfile.gettempdir()) / f"pyvision-{uuid.uuid4().hex}"
         fonts = _font_cache()
+        # Fonts are looked through once a machine, however long that takes: no worker is late for it.
+        deadline = time.monotonic() + self._config.start_timeout_s
         groups, refusal = self._memory_groups()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         options = {
@@ -166,12 +169,19 @@ def _font_cache() -> Path:
         probe.unlink()
     except OSError:
         base = Path(tempfile.gettempdir()) / f"pyvision-rl-{os.getuid()}"
-    directory = base / "matplotlib"
+    # Every version looks for a list of its own format.
+    directory = base / f"matplotlib-{metadata.version('matplotlib')}"
     directory.mkdir(parents=True, exist_ok=True, mode=0o755)
     if not any(directory.glob("fontlist-*.json")):
         command = [sys.executable, "-I", "-c", "import matplotlib.font_manager"]
         environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(directory), "MPLCONFIGDIR": str(directory)}
-        subprocess.run(command, env=environment, check=False, capture_output=True, timeout=120)
+        try:
+            subprocess.run(command, env=environment, check=False, capture_output=True, timeout=_FONTS_S)
+        except subprocess.TimeoutExpired:
+            raise SandboxStartError(
+                f"matplotlib did not list this machine's fonts within {_FONTS_S:g} s; run once by hand: "
+                f"MPLCONFIGDIR={directory} {sys.executable} -c 'import matplotlib.font_manager'"
+            ) from None
     return directory
 
 

@@ -20,6 +20,19 @@ def episode(sandbox: Sandbox) -> Iterator[Episode]:
 
 
 @pytest.fixture(scope="session")
+def patient_sandbox() -> Iterator[Sandbox]:
+    """One that waits long for interrupted code to answer, so that its state is lost by no busy machine."""
+    with make_sandbox("local", limits=Limits(code_timeout_s=30, kill_grace_s=30), containers=1) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def patient(patient_sandbox: Sandbox) -> Iterator[Episode]:
+    with patient_sandbox.open() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
 def single() -> Iterator[Sandbox]:
     """One worker with one slot."""
     with make_sandbox(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -133,35 +132,49 @@ def test_running_out_of_memory_is_an_error_and_the_runtime_lives_on(episode: Epi
     assert episode.run("del hoard\nprint(kept)").text == "1\n"
 
 
-def test_a_loop_is_interrupted_in_time_and_state_is_kept(episode: Episode) -> None:
-    began = time.monotonic()
-    result = episode.run("x = 'kept'\nwhile True:\n    pass", timeout=0.5)
-    assert time.monotonic() - began < 20
-    assert result.error == "Timeout: the code ran longer than 0.5 s and was interrupted; variables are kept"
+def test_a_loop_is_interrupted_in_time_and_state_is_kept(patient: Episode) -> None:
+    result = patient.run("x = 'kept'\nwhile True:\n    pass", timeout=2)
+    assert result.error == "Timeout: the code ran longer than 2 s and was interrupted; variables are kept"
     assert not result.state_lost
-    assert episode.run("x").text == "'kept'\n"
+    assert patient.run("x").text == "'kept'\n"
 
 
-def test_sleeping_and_waiting_for_a_process_are_interrupted_too(episode: Episode) -> None:
+def test_sleeping_and_waiting_for_a_process_are_interrupted_too(patient: Episode) -> None:
     for code in ("import time; time.sleep(60)", "import subprocess; subprocess.run(['sleep', '60'])"):
-        result = episode.run(code, timeout=0.3)
+        result = patient.run(code, timeout=2)
         assert result.error is not None, code
         assert result.error.startswith("Timeout"), code
         assert not result.state_lost, code
 
 
-def test_what_was_printed_before_a_time_out_is_kept(episode: Episode) -> None:
-    result = episode.run("print('so far')\nwhile True: pass", timeout=0.3)
+def test_what_was_printed_before_a_time_out_is_kept(patient: Episode) -> None:
+    result = patient.run("print('so far')\nwhile True: pass", timeout=2)
     assert result.text.startswith("so far\nTimeout: ")
+
+
+def test_time_that_is_up_where_nothing_can_catch_it_is_told_all_the_same(
+    patient: Episode,
+) -> None:
+    for code in (
+        "class Slow:\n    def __del__(self):\n        while True: pass\nx = Slow(); del x\nwhile True: pass",
+        "import os, time\nos.register_at_fork(before=lambda: time.sleep(9))\nos.fork()\nwhile True: pass",
+    ):
+        result = patient.run(code, timeout=2)
+        reason = "Timeout: the code ran longer than 2 s and was interrupted; variables are kept"
+        assert (result.text, result.error) == (reason, reason), code
+
+
+def test_what_is_raised_where_nothing_can_catch_it_is_one_line(episode: Episode) -> None:
+    result = episode.run("class Bad:\n    def __del__(self):\n        raise ValueError('late')\nx = Bad(); del x\n1")
+    assert result.text == "Exception ignored in Bad.__del__: ValueError: late\n1\n"
+    assert result.error is None
 
 
 def test_code_that_cannot_be_interrupted_loses_its_state_and_says_so(sandbox: Sandbox) -> None:
     with sandbox.open(images=[GREY]) as episode:
         episode.run("x = 1")
         assert len(episode.run("image_clue_0.crop((0, 0, 64, 64)).show()").images) == 1
-        began = time.monotonic()
         result = episode.run("sum(range(10**12))", timeout=0.5)
-        assert time.monotonic() - began < 30
         reason = "Timeout: the code ran longer than 0.5 s and could not be interrupted"
         assert result.error == reason
         assert result.text == f"{reason}. {FRESH}"
@@ -188,15 +201,17 @@ def test_a_runtime_that_dies_is_replaced_and_the_cause_named(episode: Episode, c
 
 
 def test_a_runtime_that_died_between_two_steps_is_noticed(episode: Episode) -> None:
-    episode.run("import os, threading\nthreading.Timer(0.2, os._exit, [7]).start()")
-    time.sleep(0.6)
+    code = "import os, threading\nthreading.Timer(2, os._exit, [7]).start()"
+    assert episode.run(code).error is None, "it must outlive the step"
+    assert episode._lease is not None
+    assert episode._lease.ended.wait(60)
     result = episode.run("print('late')")
     assert result.error == "RuntimeLost: the Python runtime ended (exit code 7)"
     assert result.state_lost
 
 
 def test_processor_time_is_bounded() -> None:
-    with make_sandbox("local", limits=Limits(code_timeout_s=20), containers=1, cpu_seconds=1) as sandbox:
+    with make_sandbox("local", limits=Limits(code_timeout_s=200), containers=1, cpu_seconds=1) as sandbox:
         result = sandbox.open().run("while True: pass")
         assert result.error == "RuntimeLost: the Python runtime ended (its 1 s of processor time were used up)"
 

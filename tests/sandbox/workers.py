@@ -32,6 +32,22 @@ def local_workers(client: int | None = None) -> list[psutil.Process]:
     return found
 
 
+def is_running(process: psutil.Process) -> bool:
+    """Whether it has not ended; one that nobody has waited for yet has."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def names_below(process: psutil.Process) -> set[str]:
+    """Names of the programs that run below it."""
+    names = set()
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            names.add(child.name())
+    return names
+
+
 def ours(client: docker.DockerClient, pid: int | None = None) -> set[str]:
     label = f"{LABEL}={os.getpid() if pid is None else pid}"
     return {

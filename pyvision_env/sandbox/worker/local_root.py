@@ -34,7 +34,13 @@ def _load(name: str) -> ModuleType:
 
 
 def enter_private_root(
-    kernel: Any, binds: list[str], hidden: list[str], slots: int, disk_mb: int, groups: str | None = None
+    kernel: Any,
+    binds: list[str],
+    hidden: list[str],
+    slots: int,
+    disk_mb: int,
+    groups: str | None = None,
+    control: int | None = None,
 ) -> None:
     """Move into new namespaces whose root holds only ``binds`` (read-only), devices, /proc and the slots.
 
@@ -59,6 +65,9 @@ def enter_private_root(
         kernel.map_current_user(uid, gid, owner, _USER if uid == 0 else gid)
     pid = os.fork()
     if pid:
+        if control is not None:
+            # The host learns of the worker's end by this socket closing, and must not wait for this process to notice.
+            os.close(control)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if groups is not None:
             cleaning.remove_groups(Path(os.path.basename(groups)))
@@ -161,7 +170,13 @@ def main(argument: str) -> None:
         reason = _refusal(kernel, options)
         if reason is None:
             enter_private_root(
-                kernel, options["binds"], options["hidden"], options["slots"], options["disk_mb"], options["groups"]
+                kernel,
+                options["binds"],
+                options["hidden"],
+                options["slots"],
+                options["disk_mb"],
+                options["groups"],
+                options["control"],
             )
             private = True
         else:

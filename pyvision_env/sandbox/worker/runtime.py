@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from . import figures, notebook, video
-from .capture import Transcript, printable, redirect, shorten
+from .capture import Transcript, one_line, printable, redirect, shorten
 from .pictures import Gallery
 from .shared_image import map_image
 from .wire import EpisodeLimits, Frames, Picture, Reply, Run, Setup, Video, receive_request, send
@@ -91,6 +91,7 @@ class Runtime:
         namespace["display"] = display
         namespace[notebook.LINE] = notebook.run_line
         warnings.formatwarning = _warning
+        sys.unraisablehook = _unraisable
         for spec, fd in zip(request.images, fds, strict=False):
             self._bind(map_image(fd, spec.width, spec.height))
         infos = []
@@ -255,6 +256,17 @@ def _warning(message: Warning | str, category: type[Warning], filename: str, lin
     del line
     place = f"{filename}:{lineno}: " if filename.startswith("<step ") else ""
     return f"{place}{category.__name__}: {message}\n"
+
+
+def _unraisable(told: sys.UnraisableHookArgs) -> None:
+    """One line on what was raised where nothing can catch it (a finalizer, a hook of fork): our paths are no matter."""
+    if isinstance(told.exc_value, CodeTimeout):
+        # Time is up, and the alarm rings again in a moment, where it can be caught.
+        return
+    raised = told.exc_value
+    line = told.exc_type.__name__ if raised is None else _describe(raised)[0]
+    place = getattr(told.object, "__qualname__", type(told.object).__name__)
+    sys.stderr.write(f"Exception ignored in {one_line(str(place), 100)}: {line}\n")
 
 
 def _display_last(value: Any) -> None:
