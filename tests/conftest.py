@@ -7,20 +7,25 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import docker
-import docker.errors
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pyvision_env.config import Limits
-from pyvision_env.errors import SandboxImageError
+from pyvision_env.errors import SandboxImageError, SandboxUnavailableError
 from pyvision_env.sandbox import Sandbox, make_sandbox
+from pyvision_env.sandbox.containers import connect
 from pyvision_env.sandbox.image import DEFAULT_IMAGE, ImageInfo, build_image, check_image, recipe_digest
+
+# No property is about seconds, and a busy machine takes ten times as long.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 # Patient with code that works, for busy machines; a test that waits for a time-out sets its own.
 LIMITS = Limits(code_timeout_s=30, kill_grace_s=1)
 SMALL: dict[str, dict[str, Any]] = {
-    "local": {"containers": 1, "episodes_per_container": 6},
-    "docker": {"containers": 1, "episodes_per_container": 6, "container_memory_mb": 3072},
-    "docker-strict": {"containers": 1, "episodes_per_container": 4, "warm": 2},
+    "local": {"containers": 1, "episodes_per_container": 6, "open_timeout_s": 300},
+    "docker": {"containers": 1, "episodes_per_container": 6, "container_memory_mb": 3072, "open_timeout_s": 300},
+    "docker-strict": {"containers": 1, "episodes_per_container": 4, "warm": 2, "open_timeout_s": 300},
 }
 BOUNDS = {"memory_mb": 512, "disk_mb": 16, "processes": 32}
 
@@ -35,10 +40,9 @@ def _missing(what: str, reason: str) -> NoReturn:
 @pytest.fixture(scope="session")
 def docker_client() -> Iterator[docker.DockerClient]:
     try:
-        client = docker.from_env()
-        client.ping()
-    except docker.errors.DockerException as error:
-        _missing("docker", f'no Docker engine answers ({error}); start one: eval "$(.ci/engine start)"')
+        client = connect()
+    except SandboxUnavailableError as error:
+        _missing("docker", f'{error}; start one: eval "$(.ci/engine start)"')
     yield client
     client.close()
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+import requests
 from typer.testing import CliRunner
 
 from pyvision_env import doctor
 from pyvision_env.cli.app import app
 from pyvision_env.doctor import Check, Report, check_engine, check_machine, check_sandbox, examine
+from pyvision_env.sandbox import containers
 
 NAMES = [
     *("python", "packages"),
@@ -50,6 +52,19 @@ def test_without_an_engine_the_docker_sandboxes_are_not_tried(monkeypatch, tmp_p
     report = examine(("docker", "docker-strict"))
     assert not report.ok and report.working == ()
     assert [check.detail for check in report.checks[-2:]] == ["not tried: engine or image is missing"] * 2
+
+
+def test_an_engine_that_answers_only_at_first_is_told(monkeypatch):
+    class Silent:
+        def info(self):
+            raise requests.ReadTimeout("read timed out")
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(containers, "connect", lambda timeout: Silent())
+    (engine,) = check_engine()
+    assert (engine.name, engine.status) == ("engine", "warn") and "read timed out" in engine.detail
 
 
 def test_a_missing_image_names_the_command_that_builds_it(docker_client):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -333,6 +334,29 @@ def test_ctrl_c_keeps_what_is_finished_and_ends_the_workers(make_env, tmp_path):
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("rollout-")]
+
+
+def test_ctrl_c_hands_on_what_has_ended_but_was_not_told_yet(make_env, tmp_path):
+    told = []
+
+    def interrupt(result):
+        told.append(result.task_id)
+        if len(told) == 1:
+            deadline = time.monotonic() + 120
+            while len(finished(tmp_path)) < 2 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_episodes(make_env, solver, tasks(2), concurrency=2, trace_dir=tmp_path, on_result=interrupt)
+    assert sorted(told) == finished(tmp_path) == ["task-0", "task-1"]
+
+
+def finished(folder: Path) -> list[str]:
+    """Tasks whose traces are complete."""
+    with contextlib.suppress(TraceError):  # a header is being written
+        return sorted(trace.header.task_id for trace in iter_traces(folder) if trace.complete)
+    return []
 
 
 def test_an_unfinished_trace_has_no_result(make_env, tmp_path):

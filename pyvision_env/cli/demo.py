@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pyvision_env.sandbox import IsolationReport, SandboxLike
     from pyvision_env.types import Task
 
+# The code is our own and ends; on a busy machine it may take its time.
+_CODE_S = 120.0
 _PHOTO, _CLIP = "demo-image-mission-patch", "demo-video-bikes-sign"
 
 
@@ -86,7 +88,9 @@ def _run(
     from pyvision_env.trace import RecordTrace
 
     agent = ReferenceAgent()
-    env = RecordTrace(PyVisionEnv(tasks=[task], sandbox=runtime, **settings), out, agent=agent.name)
+    env = RecordTrace(
+        PyVisionEnv(tasks=[task], sandbox=runtime, code_timeout_s=_CODE_S, **settings), out, agent=agent.name
+    )
     try:
         if screen is None:
             console.note(f"{task.id} ...")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["LABEL", "DockerLauncher", "connect"]
 
 _log = logging.getLogger(__name__)
+_DEFAULT_HOST = "unix:///var/run/docker.sock"
 _USER = 10001
 _CONTROL_DIR = "/run/pyvision"
 _SOCKET = "control.sock"
@@ -51,6 +52,7 @@ def connect(timeout: float = 60.0) -> docker.DockerClient:
     import docker.errors
 
     try:
+        _knock(timeout)
         client = docker.from_env(timeout=int(timeout))
         client.ping()
     except (docker.errors.DockerException, OSError) as error:
@@ -59,6 +61,19 @@ def connect(timeout: float = 60.0) -> docker.DockerClient:
             "or use sandbox='local'; `pyvision-env doctor` tells what this machine offers"
         ) from None
     return client
+
+
+def _knock(timeout: float) -> None:
+    """Connect once ourselves: the client library leaves a socket open that it could not connect.
+
+    Raises:
+        OSError: Nobody listens.
+    """
+    address = os.environ.get("DOCKER_HOST") or _DEFAULT_HOST
+    if address.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as knock:
+            knock.settimeout(timeout)
+            knock.connect(address.removeprefix("unix://"))
 
 
 class DockerLauncher:

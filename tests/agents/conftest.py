@@ -10,7 +10,7 @@ from pyvision_env.sandbox import Sandbox, shared_sandbox
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    """A local sandbox with the time the reference agent's image processing may take on a busy machine."""
-    held = shared_sandbox(SandboxConfig(kind="local"), Limits(code_timeout_s=60))
+    """A local sandbox with the time that fetching frames may take on a busy machine."""
+    held = shared_sandbox(SandboxConfig(kind="local"), Limits(code_timeout_s=120))
     yield held.sandbox
     held.close()

@@ -38,7 +38,7 @@ def make(stub: Stub) -> Iterator[Any]:
     made: list[OpenAIAgent] = []
 
     def build(**options: Any) -> OpenAIAgent:
-        defaults = {"base_url": stub.url, "first_wait_s": 0.01, "max_wait_s": 0.05, "timeout_s": 5.0}
+        defaults = {"base_url": stub.url, "first_wait_s": 0.01, "max_wait_s": 0.05, "timeout_s": 60.0}
         made.append(OpenAIAgent("stub-model", **{**defaults, **options}))
         return made[-1]
 

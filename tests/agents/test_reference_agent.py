@@ -21,7 +21,7 @@ def ids(tasks: Iterable[Task]) -> list[object]:
 
 
 def play(task: Task, sandbox: Sandbox):
-    env = PyVisionEnv([task], sandbox=sandbox)
+    env = PyVisionEnv([task], sandbox=sandbox, code_timeout_s=120)
     result = run_episode(env, ReferenceAgent(), options={"task": task})
     return result, env.turns
 

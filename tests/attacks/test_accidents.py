@@ -104,12 +104,12 @@ def test_what_a_thread_or_process_prints_after_its_step_belongs_to_no_step(
 ) -> None:
     code = """
 import os, threading, time
-threading.Timer(0.3, print, ['late thread']).start()
+threading.Timer(2, print, ['late thread']).start()
 if os.fork() == 0:
-    time.sleep(0.3); os.write(1, b'late process'); os._exit(0)
+    time.sleep(2); os.write(1, b'late process'); os._exit(0)
 """
     assert_told(attacker.run(code, timeout=20), None, code)
-    time.sleep(1)
+    time.sleep(5)
     assert attacker.run("print('now')").text == "now\n"
     assert_answers(neighbour)
 

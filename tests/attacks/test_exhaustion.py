@@ -106,8 +106,10 @@ def test_memory_outside_the_account_is_refused(attacker: Episode) -> None:
     ids=["heap", "mapped", "undumpable"],
 )
 def test_memory_spread_over_processes_is_counted_together(attacker: Episode, neighbour: Episode, each: str) -> None:
-    code = f"import os, time\nfor _ in range(8):\n  if os.fork() == 0:\n    {each}\n    time.sleep(60)\ntime.sleep(60)"
-    result = attacker.run(code, timeout=20)
+    code = (
+        f"import os, time\nfor _ in range(8):\n  if os.fork() == 0:\n    {each}\n    time.sleep(600)\ntime.sleep(600)"
+    )
+    result = attacker.run(code, timeout=120)
     assert result.error == "RuntimeLost: the Python runtime ended (its processes used more than 512 MiB of memory)"
     assert result.text == result.error + LOST
     assert answers_soon(neighbour)
@@ -126,7 +128,7 @@ for _ in range(8):
 time.sleep(1.5)
 print('done')
 """
-    assert attacker.run(code, timeout=8).text == "done\n"
+    assert attacker.run(code, timeout=60).text == "done\n"
 
 
 def test_a_full_disk_is_an_error_and_the_next_episode_finds_it_empty(sandbox: Sandbox) -> None:
@@ -142,7 +144,8 @@ def test_a_full_disk_is_an_error_and_the_next_episode_finds_it_empty(sandbox: Sa
 
 def test_inodes_run_out_for_the_episode_alone(attacker: Episode, neighbour: Episode) -> None:
     code = "import os\nfor i in range(100_000):\n    os.mkdir(str(i))"
-    assert attacker.run(code, timeout=10).error is not None
+    error = attacker.run(code, timeout=60).error
+    assert error is not None and error.startswith("OSError: [Errno 28]"), error
     assert neighbour.run("open('new', 'w').close()").error is None
     assert attacker.run("print('still')").text == "still\n"
 
@@ -237,7 +240,7 @@ def test_a_step_that_resists_its_interruption_ends_in_time_all_the_same(attacker
 
 def test_processes_left_behind_do_not_starve_the_neighbour(attacker: Episode, neighbour: Episode) -> None:
     code = "import os\nfor _ in range(25):\n    if os.fork() == 0:\n        while True: pass\nprint('left')"
-    assert attacker.run(code, timeout=60).text == "left\n"
+    assert attacker.run(code, timeout=120).text == "left\n"
     for _ in range(3):
         assert answers_soon(neighbour)
     attacker.close()
@@ -313,7 +316,7 @@ def test_a_decompression_bomb_in_code_is_an_error_or_its_own_memory(attacker: Ep
     unpack = "import io; Image.MAX_IMAGE_PIXELS = None; Image.open(io.BytesIO(open('b.png', 'rb').read())).load()"
     code = f"open('b.png', 'wb').write(__import__('zlib').decompress({zlib.compress(packed, 9)!r}))"
     assert attacker.run(code).error is None
-    result = attacker.run(unpack, timeout=15)
+    result = attacker.run(unpack, timeout=120)
     assert result.error == "MemoryError: the memory limit of the runtime was reached"
     assert lives(attacker)
 
@@ -336,7 +339,7 @@ MESSES = {
 @pytest.mark.parametrize("mess", MESSES)
 def test_whatever_mess_is_left_the_slot_is_clean_for_the_next(sandbox: Sandbox, mess: str) -> None:
     with sandbox.open() as attacker:
-        result = attacker.run(MESSES[mess], timeout=8)
+        result = attacker.run(MESSES[mess], timeout=60)
         assert result.error is None, result.text
     # More often than there are slots, so that the same one is met again.
     for _ in range(6 if sandbox.kind != "docker-strict" else 1):
@@ -352,14 +355,14 @@ class Liar(np.ndarray):
     shape = (1, 1, 3)
 cv2.imshow('', np.zeros((7000, 7000, 3), np.uint8).view(Liar))
 """
-    result = attacker.run(code, timeout=6)
-    assert len(result.images) <= 1
-    assert all(image.shape[0] * image.shape[1] <= 2_000_000 for image in result.images)
+    result = attacker.run(code, timeout=60)
+    assert result.error is not None and result.error.startswith("PictureTooLargeError"), result
+    assert not result.state_lost
+    assert result.images == ()
     assert lives(attacker)
 
 
 def test_a_picture_wider_than_any_screen_fits_the_budget(attacker: Episode) -> None:
     result = attacker.run("Image.fromarray(np.zeros((1, 9_000_000), np.uint8)).show()")
-    for image in result.images:
-        assert image.shape[0] * image.shape[1] <= 2_000_000
+    assert [image.shape for image in result.images] == [(1, 2_000_000, 3)]
     assert lives(attacker)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import select
 import time
 from collections.abc import Callable
+from pathlib import Path
 
-import psutil
 import pytest
 
 from pyvision_env.sandbox import Episode, Sandbox
@@ -39,6 +41,21 @@ def found(attacker: Episode) -> None:
     assert result.text == "<class 'int'> True\n"
 
 
+def assert_speaks_unasked(attacker: Episode) -> None:
+    """Wait until something lies in the host's end that was not asked for."""
+    assert attacker._lease is not None
+    assert select.select([attacker._lease.sock], [], [], 60)[0], "nothing came"
+
+
+def open_inodes() -> set[int]:
+    """What this process holds open."""
+    inodes = set()
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            inodes.add(fd.stat().st_ino)
+    return inodes
+
+
 def test_a_reply_with_a_wrong_number_ends_the_runtime(attacker: Episode) -> None:
     result = attacker.run(FOUND + "sock.sendall(header([], seq=1, text='forged'))")
     assert result.error == "RuntimeLost: the runtime answered a request that was not asked and was ended"
@@ -50,7 +67,7 @@ def test_a_second_reply_never_answers_the_next_step(attacker: Episode) -> None:
     # The forged one carries the right number, so it answers its own step; the real one is then one too many.
     result = attacker.run(FOUND + "sock.sendall(header([], seq=seq, text='forged'))")
     assert (result.text, result.error) == ("forged", None)
-    time.sleep(0.2)
+    assert_speaks_unasked(attacker)
     after = attacker.run("print('honest')")
     assert after.error == "RuntimeLost: the runtime sent data without being asked and was ended"
     assert after.state_lost
@@ -61,12 +78,12 @@ def test_a_reply_sent_ahead_by_a_thread_is_discarded(attacker: Episode) -> None:
     found(attacker)
     code = """
 def ahead():
-    time.sleep(0.2)
+    time.sleep(2)  # so long that the step has ended
     sock.sendall(header([], seq=seq, text='ahead') * 5)
 threading.Thread(target=ahead).start()
 """
     attacker.run(code)
-    time.sleep(0.5)
+    assert_speaks_unasked(attacker)
     after = attacker.run("print('honest')")
     assert after.error == "RuntimeLost: the runtime sent data without being asked and was ended"
     assert attacker.run("print('honest')").text == "honest\n"
@@ -74,10 +91,12 @@ threading.Thread(target=ahead).start()
 
 def test_a_reply_of_an_ended_step_never_answers_a_later_one(attacker: Episode) -> None:
     # The runtime is killed by its time-out; a process it left behind goes on holding the socket.
-    found(attacker)
     code = """
 import signal
+parent = os.getpid()
 if os.fork() == 0:
+    while os.getppid() == parent:
+        time.sleep(0.05)
     while True:
         try:
             sock.sendall(header([], seq=seq, text='late'))
@@ -87,7 +106,8 @@ if os.fork() == 0:
 signal.signal(signal.SIGALRM, signal.SIG_IGN)
 while True: pass
 """
-    result = attacker.run(code, timeout=0.3)
+    result = attacker.run(FOUND + code, timeout=2)
+    assert result.error == "Timeout: the code ran longer than 2 s and could not be interrupted"
     assert result.state_lost
     for number in range(5):
         after = attacker.run(f"print({number})")
@@ -132,8 +152,8 @@ def test_a_malformed_reply_ends_the_runtime_with_the_reason(attacker: Episode, s
 def test_bytes_that_drip_do_not_hold_the_host_beyond_its_deadline(attacker: Episode) -> None:
     code = "sock.sendall(struct.pack('>I', 1 << 20))\nfor _ in range(10**6):\n    sock.sendall(b'x'); time.sleep(0.02)"
     began = time.monotonic()
-    result = attacker.run(FOUND + code, timeout=0.5)
-    assert time.monotonic() - began < 30
+    result = attacker.run(FOUND + code, timeout=2)
+    assert time.monotonic() - began < 100
     assert result.state_lost
     assert attacker.run("print('honest')").text == "honest\n"
 
@@ -146,9 +166,9 @@ while True:
     sock.sendall(b'x'); time.sleep(0.02)
 """
     began = time.monotonic()
-    result = attacker.run(FOUND + code, timeout=0.5)
-    assert time.monotonic() - began < 30
-    assert result.error == "Timeout: the code ran longer than 0.5 s and could not be interrupted"
+    result = attacker.run(FOUND + code, timeout=2)
+    assert time.monotonic() - began < 100
+    assert result.error == "Timeout: the code ran longer than 2 s and could not be interrupted"
 
 
 def test_a_flood_on_the_wire_costs_the_host_nothing(attacker: Episode) -> None:
@@ -167,18 +187,14 @@ sock.sendall(header([], seq=seq))
 time.sleep(60)
 """
     assert attacker.run(FOUND + stop).error is None
-    began = time.monotonic()
     result = attacker.run("#" * 500_000, timeout=0.5)
-    assert time.monotonic() - began < 30
     assert result.error == "Timeout: the code ran longer than 0.5 s and could not be interrupted"
     assert attacker.run("print('honest')").text == "honest\n"
 
 
 @pytest.mark.parametrize("code", ["os.close(fd)", "os.closerange(3, 256)", "sock.shutdown(socket.SHUT_RDWR)"])
 def test_a_runtime_that_closes_its_wire_is_replaced(attacker: Episode, code: str) -> None:
-    began = time.monotonic()
     result = attacker.run(FOUND + f"{code}\ntime.sleep(0.1)")
-    assert time.monotonic() - began < 30
     assert result.error is not None
     assert result.error.startswith("RuntimeLost: the ")
     assert attacker.run("print('honest')").text == "honest\n"
@@ -194,13 +210,13 @@ def test_descriptors_sent_to_the_host_are_dropped(attacker: Episode) -> None:
     code = """
 import array
 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [fd] * 200))]
-message = header([], seq=seq, text='with descriptors')
+message = header([], seq=seq, text=str(os.fstat(fd).st_ino))
 sock.sendmsg([message], rights)
 time.sleep(1)
 """
-    before = psutil.Process().num_fds()
-    assert attacker.run(FOUND + code).text == "with descriptors"
-    assert psutil.Process().num_fds() <= before
+    result = attacker.run(FOUND + code)
+    assert result.text.isdigit(), result
+    assert int(result.text) not in open_inodes()
 
 
 def test_forged_text_is_bounded_and_made_printable(attacker: Episode) -> None:
@@ -260,6 +276,8 @@ def test_sawing_at_the_runtime_hurts_only_oneself(attacker: Episode, code: str) 
         result = attacker.run(step, timeout=1)
         if result.state_lost:
             assert result.text == f"{result.error}{LOST}"
+        elif step is not code:
+            assert result.text or result.error or result.images, step
 
 
 def test_exits_in_every_corner_are_survived(attacker: Episode) -> None:

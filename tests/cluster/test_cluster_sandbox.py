@@ -27,6 +27,7 @@ from pyvision_env.sandbox import Sandbox, SandboxLike
 from pyvision_env.sandbox.cluster.member import Member
 from pyvision_env.types import ToolResult
 
+FOREVER = "while True: pass"
 STEPS: tuple[Any, ...] = (
     "x = 3\nprint(image_clue_0.size, image_clue_1.size, len(video_clue_0))",
     "x + 1",
@@ -35,7 +36,7 @@ STEPS: tuple[Any, ...] = (
     "plt.imshow(image_clue_1)\nplt.show()",
     "np.random.rand(), display(image_clue_2)",
     "'\\ud800 lone'",
-    "while True: pass",
+    FOREVER,
     {"times": [0.1, 1.0]},
     {"num": 3, "start": 0.5, "end": 1.5},
     {"indices": np.array([0, 19])},
@@ -53,10 +54,12 @@ def run_all(sandbox: Any) -> list[ToolResult]:
     pictures = [sandbox.picture(image) for image in task.images]
     with sandbox.open(images=pictures, videos=[clip()]) as episode:
         assert [(info.num_frames, info.width) for info in episode.videos] == [(20, 96)]
-        results = [
-            episode.frames(**step) if isinstance(step, dict) else episode.run(step, timeout=1, max_images=4)
-            for step in STEPS
-        ]
+        results = []
+        for step in STEPS:
+            if isinstance(step, dict):
+                results.append(episode.frames(**step))
+            else:
+                results.append(episode.run(step, timeout=1 if step == FOREVER else 60, max_images=4))
         assert episode.image_count == 2 + sum(len(result.images) for result in results)
     return results
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import docker
 import docker.errors
 import pytest
+import requests
+from docker.models.containers import ContainerCollection
 
 from pyvision_env.config import SandboxConfig
-from pyvision_env.sandbox import Sandbox, leftovers, make_sandbox
+from pyvision_env.errors import SandboxStartError
+from pyvision_env.sandbox import Sandbox, containers, leftovers, make_sandbox
 from pyvision_env.sandbox.containers import DockerLauncher
 from pyvision_env.sandbox.image import ImageInfo
 
@@ -48,6 +54,46 @@ def test_the_engine_was_told_every_restriction(
         "/run/pyvision": False
     }
     assert all("nosuid" in flags and "noexec" in flags for flags in host["Tmpfs"].values())
+
+
+@pytest.mark.usefixtures("sandbox_image")
+def test_first_launches_at_once_share_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    clients: list[docker.DockerClient] = []
+    original = containers.connect
+
+    def connect() -> docker.DockerClient:
+        time.sleep(0.5)  # so long that the other one comes meanwhile
+        clients.append(original())
+        return clients[-1]
+
+    monkeypatch.setattr(containers, "connect", connect)
+    launcher = DockerLauncher(SandboxConfig(kind="docker", containers=2, episodes_per_container=1), strict=False)
+    with ThreadPoolExecutor(2) as threads:
+        for link in threads.map(launcher.launch, [lambda: None] * 2):
+            link.close(wait=True)
+    launcher.close()
+    assert len(clients) == 1
+
+
+@pytest.mark.usefixtures("sandbox_image")
+def test_a_container_that_was_made_too_late_is_removed(
+    monkeypatch: pytest.MonkeyPatch, docker_client: docker.DockerClient
+) -> None:
+    made: list[str] = []
+    create = ContainerCollection.create
+
+    def late(self: ContainerCollection, *args: Any, **options: Any) -> Any:
+        made.append(create(self, *args, **options).name)
+        raise requests.ReadTimeout("read timed out")
+
+    monkeypatch.setattr(ContainerCollection, "create", late)
+    launcher = DockerLauncher(SandboxConfig(kind="docker", containers=1), strict=False)
+    with pytest.raises(SandboxStartError, match="read timed out"):
+        launcher.launch(lambda: None)
+    launcher.close()
+    (name,) = made
+    with pytest.raises(docker.errors.NotFound):
+        docker_client.containers.get(name)
 
 
 @pytest.mark.usefixtures("sandbox_image")

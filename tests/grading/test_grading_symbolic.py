@@ -31,6 +31,12 @@ def workers() -> list[psutil.Process]:
     return found
 
 
+def lives(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
 @pytest.fixture(scope="module")
 def pool() -> Iterator[SymbolicPool]:
     pool = SymbolicPool(processes=1)
@@ -104,7 +110,7 @@ def test_an_answer_is_not_run_as_python(pool: SymbolicPool, tmp_path: object) ->
 def test_a_hanging_expression_is_stopped_and_the_next_one_is_served(pool: SymbolicPool, answer: str) -> None:
     with pytest.raises(ExpressionTimeoutError):
         pool.equal("x^2+1", answer, 1)
-    assert pool.equal("2x", "x+x", 5)
+    assert pool.equal("2x", "x+x", 60)
 
 
 def test_many_threads_share_few_processes() -> None:
@@ -113,7 +119,7 @@ def test_many_threads_share_few_processes() -> None:
     try:
         with ThreadPoolExecutor(16) as threads:
             pairs = [(f"(x+{i})^2", f"x^2+{2 * i}x+{i * i + i % 2}") for i in range(1, 17)]
-            found = list(threads.map(lambda pair: pool.equal(*pair, 5), pairs))
+            found = list(threads.map(lambda pair: pool.equal(*pair, 60), pairs))
             assert len({worker.pid for worker in workers()} - before) <= 2
         assert found == [i % 2 == 0 for i in range(1, 17)]
     finally:
@@ -121,10 +127,11 @@ def test_many_threads_share_few_processes() -> None:
 
 
 def test_a_process_killed_from_outside_is_replaced(pool: SymbolicPool) -> None:
-    assert pool.equal("2x", "x+x", 5)
+    assert pool.equal("2x", "x+x", 60)
     for worker in workers():
-        worker.kill()
-    assert pool.equal("2x", "x+x", 5)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.kill()
+    assert pool.equal("2x", "x+x", 60)
 
 
 def test_a_process_that_is_killed_again_and_again_is_an_infrastructure_error(pool: SymbolicPool) -> None:
@@ -133,13 +140,15 @@ def test_a_process_that_is_killed_again_and_again_is_an_infrastructure_error(poo
     def kill_all() -> None:
         while not stop.wait(0.02):
             for worker in workers():
-                worker.kill()
+                # One that has ended meanwhile must not end this thread.
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    worker.kill()
 
     killer = threading.Thread(target=kill_all)
     killer.start()
     try:
         with pytest.raises(InfrastructureError):
-            pool.equal("x", HANGS, 60)
+            pool.equal("x^2+1", HANGS, 60)
     finally:
         stop.set()
         killer.join()
@@ -148,7 +157,7 @@ def test_a_process_that_is_killed_again_and_again_is_an_infrastructure_error(poo
 def test_closing_leaves_no_process_behind() -> None:
     before = {worker.pid for worker in workers()}
     pool = SymbolicPool(processes=1)
-    pool.equal("2x", "x+x", 5)
+    pool.equal("2x", "x+x", 60)
     assert {worker.pid for worker in workers()} > before
     pool.close()
     assert {worker.pid for worker in workers()} <= before
@@ -172,8 +181,8 @@ def test_no_process_outlives_the_interpreter(end: str) -> None:
         pid = int(parent.stdout.readline())
         if end == "killed":
             parent.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+    deadline = time.monotonic() + 60
+    while lives(pid):
         assert time.monotonic() < deadline, "the worker is still there"
         time.sleep(0.05)
 

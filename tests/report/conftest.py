@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from hand_made import Episode, Step, answer_step, record, small_image
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 from watched import Seen
 
 CHROMIUM_FLAGS = (
@@ -49,8 +49,9 @@ def browser() -> Iterator[Browser]:
         if "browser" in os.environ.get("PYVISION_TEST_REQUIRE", "").split(","):
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
+    expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_FLAGS))
+        chromium = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_FLAGS), timeout=120_000)
         yield chromium
         chromium.close()
 

@@ -90,10 +90,11 @@ def test_writing_something_else_than_text_is_the_codes_error(episode: Episode) -
 
 
 def test_what_a_thread_prints_between_two_steps_belongs_to_neither(episode: Episode) -> None:
-    episode.run("import threading, time\nthreading.Timer(0.3, print, ['from the past']).start()")
-    episode.run("time.sleep(0.02)")
-    time.sleep(0.5)
+    timer = "threading.Timer(2, lambda: (print('from the past'), open('said', 'w').close())).start()"
+    assert episode.run(f"import os, threading, time\n{timer}").text == ""
+    time.sleep(5)
     assert episode.run("print('now')").text == "now\n"
+    assert episode.run("os.path.exists('said')").text == "True\n", "it printed after a step, or nothing was tested"
 
 
 @given(st.text(st.characters(codec=None, exclude_categories=()), max_size=200))

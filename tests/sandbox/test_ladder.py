@@ -72,7 +72,9 @@ def outcome_of(process: subprocess.Popen[bytes]) -> dict[str, Any]:
     assert process.returncode == 0, err.decode()
     outcome: dict[str, Any] = json.loads(out)
     assert outcome["other"] == "mine\n"
-    last = [text.strip().splitlines()[-1] for text in outcome["steps"]]
+    # A hint in brackets may follow the error.
+    told = [[line for line in text.splitlines() if line.strip() and line[0] != "["] for text in outcome["steps"]]
+    last = [lines[-1] for lines in told]
     assert last[0] == "42"
     assert last[2] == "thread"
     assert last[4].startswith("PermissionError")

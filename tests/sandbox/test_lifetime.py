@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import docker
@@ -235,14 +234,10 @@ def test_a_wrong_option_is_a_config_error_that_names_it(kind: str, options: dict
 
 
 @pytest.fixture
-def no_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def no_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no-engine.sock")
-    yield
-    gc.collect()
 
 
-# The client library leaves the socket it could not connect to the collector.
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("no_engine")
 @pytest.mark.parametrize("kind", ["docker", "docker-strict"])
 def test_without_an_engine_the_error_says_what_to_do(kind: str) -> None:
@@ -255,8 +250,6 @@ def test_without_an_engine_the_error_says_what_to_do(kind: str) -> None:
     assert "pyvision-env doctor" in message
 
 
-# The client library leaves the socket it could not connect to the collector.
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("no_engine")
 def test_auto_takes_the_local_sandbox_where_no_engine_answers() -> None:
     with make_sandbox("auto") as sandbox:

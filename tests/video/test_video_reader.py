@@ -171,8 +171,8 @@ def test_read_goes_on_after_a_time_out_in_the_middle_of_decoding(filmed: Clip) -
     struck = 0
     try:
         for step in range(1, 9):
-            signal.setitimer(signal.ITIMER_REAL, step * 0.004)
             try:
+                signal.setitimer(signal.ITIMER_REAL, step * 0.004)
                 reader.get_batch(range(0, 250, 2))
             except TimeOutError:
                 struck += 1
