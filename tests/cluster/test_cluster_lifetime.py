@@ -27,8 +27,6 @@ from pyvision_env.errors import (
 )
 from pyvision_env.sandbox import make_sandbox
 
-pytestmark = pytest.mark.timeout(290)
-
 
 def test_when_all_nodes_are_full_episodes_wait_their_turn_until_the_deadline(nodes: Nodes) -> None:
     with nodes.sandbox("pair", episodes_per_container=1, open_timeout_s=120) as sandbox:

@@ -46,8 +46,6 @@ STEPS: tuple[Any, ...] = (
     "print(image_clue_7.size, 'x' in globals())",
 )
 
-pytestmark = pytest.mark.timeout(290)
-
 
 def run_all(sandbox: Any) -> list[ToolResult]:
     task = image_task(images=(png(RED), png(BLUE, 64, 48)))

@@ -31,7 +31,7 @@ if sys.argv[1] == 'refuse':
     refused.load()
 from pyvision_env.config import Limits
 from pyvision_env.sandbox import make_sandbox
-limits = Limits(code_timeout_s=5, kill_grace_s=1)
+limits = Limits(code_timeout_s=5, kill_grace_s=6)
 with make_sandbox('local', limits=limits, containers=1, episodes_per_container=3) as sandbox:
     report = sandbox.isolation
     one, other = sandbox.open(), sandbox.open()
