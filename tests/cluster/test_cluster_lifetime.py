@@ -154,7 +154,7 @@ sandbox = make_sandbox("ray", limits=limits, containers=1, episodes_per_containe
 while len(sandbox.start().nodes) < 2:
     pass
 idle, busy = sandbox.open(), sandbox.open()
-print(*(node.pid for node in sandbox.nodes), flush=True)
+print("actors", *(node.pid for node in sandbox.nodes), flush=True)
 busy.run("sum(range(10**13))")
 """
 
@@ -168,7 +168,9 @@ def test_a_killed_driver_leaves_no_actor_worker_or_container(
     command = [sys.executable, "-c", CLIENT, nodes.address, kind]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
         assert client.stdout is not None
-        actors = [int(pid) for pid in client.stdout.readline().split()]
+        # Ray tells of other nodes on the same stream.
+        told = next(line for line in client.stdout if line.startswith(b"actors "))
+        actors = [int(pid) for pid in told.split()[1:]]
         family = [psutil.Process(pid) for pid in actors]
         family += [each for pid in actors for each in zygotes(pid)]
         assert len(family) >= (4 if kind == "local" else 2)

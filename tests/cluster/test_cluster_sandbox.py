@@ -73,11 +73,13 @@ def test_every_step_gives_what_the_local_sandbox_gives(pair: SandboxLike, sandbo
     assert here[13].state_lost and sum(len(result.images) for result in here) >= 6
 
 
-def test_it_reports_what_every_node_keeps_apart(pair: SandboxLike) -> None:
+def test_it_reports_what_every_node_keeps_apart(pair: SandboxLike, sandbox_of: Callable[[str], Sandbox]) -> None:
     report = pair.isolation
     assert report.kind == pair.kind == "ray"
     assert report.rung == "local: userns+landlock"
-    assert report.guarantees["network"] and not report.guarantees["memory"]
+    assert report.guarantees["network"]
+    # Whether memory is bounded is the machine's affair, and the nodes are on this one.
+    assert report.guarantees["memory"] == sandbox_of("local").isolation.guarantees["memory"]
     assert all(node.name in note for node in pair.nodes for note in report.notes)
     assert {"numpy", "PIL"} <= set(report.libraries)
 
