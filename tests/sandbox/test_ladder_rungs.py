@@ -206,7 +206,7 @@ LOCAL = """
 from pyvision_env.sandbox import make_sandbox
 with make_sandbox('local', containers=1, episodes_per_container=2) as sandbox, sandbox.open() as episode:
     status = episode.run("[line.split()[1] for line in open('/proc/self/status') if line.startswith('Cap')]").text
-    print(sandbox.isolation.rung, sorted(sandbox.isolation.missing), set(eval(status)))
+    print(sandbox.isolation.rung, sorted({*sandbox.isolation.missing} - {'memory'}), set(eval(status)))
 """
 
 
@@ -219,4 +219,5 @@ def test_the_local_sandbox_does_without_sys_admin(tmp_path: Path) -> None:
     command = [*without, sys.executable, "-c", LOCAL]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"userns+landlock ['container', 'memory'] {{'{'0' * 16}'}}\n"
+    # Whether memory is bounded is a matter of the host's control groups.
+    assert done.stdout == f"userns+landlock ['container'] {{'{'0' * 16}'}}\n"

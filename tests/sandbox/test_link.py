@@ -36,7 +36,7 @@ def test_a_worker_that_breaks_the_protocol_is_lost_and_nobody_waits_for_it(
 ) -> None:
     link, theirs, changed = ends
     theirs.send(wire.pack(HELLO))
-    link.greet(time.monotonic() + 20)
+    link.greet(time.monotonic() + 120, threading.Event())
     lease = link.reserve()
     link.spawn(lease, wire.Confinement(1, 1, 1, 1))
     theirs.send(junk)
@@ -60,7 +60,7 @@ def test_a_greeting_that_is_none_is_refused(
     else:
         theirs.shutdown(socket.SHUT_RDWR)
     with pytest.raises(SandboxStartError, match=r"speaks another protocol|ended while starting"):
-        link.greet(time.monotonic() + 20)
+        link.greet(time.monotonic() + 120, threading.Event())
 
 
 def test_the_end_of_an_episode_that_was_never_begun_is_ignored(
@@ -68,7 +68,7 @@ def test_the_end_of_an_episode_that_was_never_begun_is_ignored(
 ) -> None:
     link, theirs, changed = ends
     theirs.send(wire.pack(HELLO))
-    link.greet(time.monotonic() + 20)
+    link.greet(time.monotonic() + 120, threading.Event())
     lease = link.reserve()
     link.spawn(lease, wire.Confinement(1, 1, 1, 1))
     for number in (0, -1, 10**9):

@@ -11,9 +11,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
-from workers import wait_until
+from workers import local_workers, wait_until
 
 from pyvision_env.sandbox import make_sandbox
 from pyvision_env.sandbox.memory_groups import (
@@ -114,10 +113,12 @@ def test_no_group_outlives_a_local_worker(groups: MemoryGroups, end: signal.Sign
 
 
 def test_a_killed_launcher_of_a_local_worker_leaves_no_group_after_closing(groups: MemoryGroups) -> None:
+    before = set(local_workers())
+    earlier = set(groups.path.parent.glob(f"pyvision-{os.getpid()}-*"))
     with make_sandbox("local", containers=1) as sandbox, sandbox.open() as episode:
         assert sandbox.isolation.guarantees["memory"]
-        made = [path for path in groups.path.parent.glob(f"pyvision-{os.getpid()}-*") if path != groups.path]
-        (launcher,) = [each for each in psutil.Process().children() if "local_root.py" in " ".join(each.cmdline())]
+        made = [path for path in groups.path.parent.glob(f"pyvision-{os.getpid()}-*") if path not in earlier]
+        (launcher,) = set(local_workers()) - before
         launcher.kill()
         assert episode.run("1").text == "1\n", "the worker itself is another process"
     assert wait_until(lambda: not any(path.exists() for path in made), 30)
