@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import logging
 import sys
+from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -65,6 +68,19 @@ def internal_error(failure: Exception) -> None:
 def note(text: str) -> None:
     """Say on standard error what is being done."""
     err().print(escape(text), style="dim", highlight=False)
+
+
+@contextlib.contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Leaves out a logger's warnings for as long as the command tells the same itself; ``--debug`` shows them."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    if not logger.isEnabledFor(logging.DEBUG):
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def print_json(value: Any) -> None:

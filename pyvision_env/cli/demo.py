@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,10 +41,9 @@ def demo(
     from pyvision_env.sandbox import make_sandbox
     from pyvision_env.trace import read_trace
 
-    # The isolation is told below, more kindly than by a warning in the log.
-    logging.getLogger("pyvision_env.sandbox.pool").setLevel(logging.ERROR)
     screen = None if as_json else console.out()
-    with make_sandbox(sandbox) as runtime:
+    # The isolation is told below, more kindly than by a warning in the log.
+    with console.quiet("pyvision_env.sandbox.isolation"), make_sandbox(sandbox) as runtime:
         console.note(f"Starting the {runtime.kind} sandbox ...")
         isolation = runtime.isolation
         if screen is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +41,6 @@ def doctor(
     if unknown:
         raise ConfigError(f"--sandbox expects {', '.join(known)}, but {', '.join(unknown)} came")
 
-    logging.getLogger("pyvision_env.sandbox").setLevel(logging.ERROR)
     screen = console.out()
 
     def show(check: Check) -> None:
@@ -52,7 +50,8 @@ def doctor(
         if check.fix and check.status != "ok":
             screen.print(f"{'':<30}-> {escape(check.fix)}", style="cyan", highlight=False)
 
-    report = examine(chosen) if as_json else examine(chosen, on_check=show)
+    with console.quiet("pyvision_env.sandbox"):
+        report = examine(chosen) if as_json else examine(chosen, on_check=show)
     if as_json:
         checks = [asdict(check) for check in report.checks]
         console.print_json({"ok": report.ok, "working": list(report.working), "checks": checks})

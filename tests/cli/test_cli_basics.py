@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import subprocess
@@ -147,3 +148,15 @@ def test_sandbox_check_of_a_missing_image_names_the_command_that_builds_it(docke
     result = invoke("sandbox", "check", "--name", "no-such-image")
     assert result.exit_code == 3
     assert "pyvision-env sandbox build" in result.stderr
+
+
+def test_a_command_leaves_the_loggers_of_its_process_as_they_were() -> None:
+    logger = logging.getLogger("pyvision_env.test_of_quiet")
+    logger.setLevel(logging.INFO)
+    with console.quiet(logger.name):
+        assert not logger.isEnabledFor(logging.WARNING)
+        assert logger.isEnabledFor(logging.ERROR)
+    assert logger.level == logging.INFO
+    logger.setLevel(logging.DEBUG)
+    with console.quiet(logger.name):
+        assert logger.isEnabledFor(logging.WARNING), "--debug asked for them"
