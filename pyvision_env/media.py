@@ -9,13 +9,12 @@ import io
 import math
 import struct
 import zlib
-from contextlib import closing
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from pyvision_env.errors import MediaError
 from pyvision_env.types import ImageSource, RGBArray
@@ -61,6 +60,20 @@ def load_image(source: Loadable, *, max_source_pixels: int = MAX_SOURCE_PIXELS) 
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
+    try:
+        return np.array(load_picture(source, max_source_pixels=max_source_pixels), dtype=np.uint8)
+    except MemoryError as error:
+        raise MediaError(_damaged("the image", error)) from error
+
+
+def load_picture(source: Loadable, *, max_source_pixels: int = MAX_SOURCE_PIXELS) -> Image.Image:
+    """As ``load_image``, but a Pillow image of mode RGB, which spares a copy; not to be changed.
+
+    Raises:
+        MediaError: As ``load_image`` does.
+    """
+    if isinstance(source, np.ndarray):
+        return Image.fromarray(_from_array(source))
     if isinstance(source, Image.Image):
         return _to_rgb(source, "the Pillow image", max_source_pixels)
     if isinstance(source, ImageSource):
@@ -72,19 +85,24 @@ def load_image(source: Loadable, *, max_source_pixels: int = MAX_SOURCE_PIXELS) 
         if not path.is_file():
             found = "a folder" if path.is_dir() else "nothing"
             raise MediaError(f"expected an image file at {path}, found {found}; check the path or the media root")
-        return _decode(path, str(path), max_source_pixels)
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise MediaError(_damaged(str(path), error)) from error
+        # Closed here and not through the image, whose pixels would go with it.
+        with file:
+            return _decode(file, str(path), max_source_pixels)
     raise MediaError(f"expected an image source, path, bytes, Pillow image or uint8 array, got {type(source).__name__}")
 
 
-def _decode(file: io.BytesIO | Path, name: str, cap: int) -> RGBArray:
+def _decode(file: BinaryIO, name: str, cap: int) -> Image.Image:
     try:
         image = Image.open(file)
     except Image.DecompressionBombError as error:
         raise MediaError(f"{name} is larger than the cap of {cap:,} pixels: {error}; scale it down first") from error
     except _DECODE_ERRORS as error:
         raise MediaError(_damaged(name, error)) from error
-    with closing(image):
-        return _to_rgb(image, name, cap)
+    return _to_rgb(image, name, cap)
 
 
 def _damaged(name: str, error: BaseException) -> str:
@@ -97,7 +115,7 @@ def _damaged(name: str, error: BaseException) -> str:
     )
 
 
-def _to_rgb(image: Image.Image, name: str, cap: int) -> RGBArray:
+def _to_rgb(image: Image.Image, name: str, cap: int) -> Image.Image:
     # Image.size comes from the header: the check precedes the decoding.
     if image.width * image.height > cap:
         raise MediaError(
@@ -106,8 +124,9 @@ def _to_rgb(image: Image.Image, name: str, cap: int) -> RGBArray:
         )
     try:
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        return np.array(_flatten(upright), dtype=np.uint8)
+        # Pillow would copy an image that is upright already.
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return _flatten(ImageOps.exif_transpose(image) if turned else image)
     except _DECODE_ERRORS as error:
         raise MediaError(_damaged(name, error)) from error
 

@@ -40,6 +40,11 @@ def keep_freed_memory() -> None:
     _libc.mallopt(_M_TRIM_THRESHOLD, 64 << 20)
 
 
+def give_back_freed_memory() -> None:
+    """Let the system have what ``keep_freed_memory`` kept."""
+    _libc.malloc_trim(0)
+
+
 def unshare(flags: int) -> None:
     """Move the calling process into new namespaces."""
     _check(_libc.unshare(flags), "unshare")

@@ -12,6 +12,7 @@ import gc
 import linecache
 import os
 import random
+import select
 import signal
 import socket
 import sys
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from . import figures, notebook, video
+from . import figures, kernel, notebook, video
 from .capture import Transcript, one_line, printable, redirect, shorten
 from .pictures import Gallery
 from .shared_image import map_image
@@ -37,6 +38,7 @@ _MAX_FRAMES = 1_000
 _HERE = str(Path(__file__).parent)
 _TEXT_CUSHION = 16 << 10
 _ALARM_REPEAT_S = 0.25
+_IDLE_MS = 500
 _ABOUT_FILES = (
     "[the given images and videos are variables, image_clue_k and video_clue_j, not files; "
     "other files can be written in the working directory only, by relative paths]"
@@ -66,6 +68,7 @@ class Runtime:
     def serve(self) -> None:
         """Answer requests until the host closes the episode."""
         while True:
+            self._rest()
             request, fds = receive_request(self._sock)
             pictures: list[Image.Image] = []
             if isinstance(request, Setup):
@@ -75,6 +78,16 @@ class Runtime:
             else:
                 reply, pictures = self._frames(request)
             send(self._sock, reply, [picture.tobytes() for picture in pictures])
+
+    def _rest(self) -> None:
+        """Wait for a request; while none comes, hold no memory that is free.
+
+        A plot leaves 25 MiB behind that the next one would use again, but the model may think for minutes.
+        """
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        if not poll.poll(_IDLE_MS):
+            kernel.give_back_freed_memory()
 
     def _set_up(self, request: Setup, fds: list[int]) -> Reply:
         self._limits = request.limits
