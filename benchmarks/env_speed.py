@@ -1,6 +1,6 @@
 """Speed and memory of the sandbox against the original's design and against the physical floor, interleaved in one run.
 
-    python benchmarks/env_speed.py [--sandbox docker] [--json] [--rounds 15]
+    python benchmarks/env_speed.py [--sandbox docker] [--json] [--rounds 15] [--parts speed mixed memory import]
 
 Comparator: ``original_worker.py``. Floor: the same code in a warm interpreter of this process, nothing isolated.
 """
@@ -29,6 +29,7 @@ from PIL import Image, ImageFilter
 
 from pyvision_env.sandbox import Sandbox, make_sandbox
 
+PARTS = ("speed", "mixed", "memory", "import")
 PRINT = "print(1)"
 SIZE = "print(image_clue_0.size)"
 PLOT = "crop = image_clue_0.crop((200, 150, 840, 630))\nplt.imshow(crop)\nplt.show()"
@@ -209,12 +210,12 @@ def mixed_rows(sandbox: Sandbox, paths: list[Path], rounds: int) -> list[dict[st
             return total / (time.perf_counter() - began)
 
     rows = []
-    for concurrent in (1, 8, 32):
+    for concurrent in (1, 8, 32, 128):
         sandbox.forget_pictures()
         row = compare(
             f"mixed episodes, {concurrent} at once",
             "episodes/s",
-            rounds if concurrent < 32 else 2,
+            rounds if concurrent < 32 else 2 if concurrent < 128 else 1,
             warm=False,
             ours=lambda c=concurrent: rate(ours, c, max(8, 2 * c)),
             original=lambda c=concurrent: rate(original, c, max(2, c)),
@@ -272,12 +273,14 @@ def memory_row(sandbox: Sandbox, path: Path, episodes: int) -> dict[str, Any]:
     open_now = [sandbox.open(images=[path]) for _ in range(episodes)]
     for episode in open_now:
         assert episode.run(PLOT).error is None
+    time.sleep(1)
     busy = pss_mib(worker_pids())
     for episode in open_now:
         episode.close()
     originals = [OriginalEpisode([Image.open(path).convert("RGB")]) for _ in range(episodes)]
     for original in originals:
         assert original.run(PLOT)[2] is None
+    time.sleep(1)
     theirs = pss_mib([original.pid for original in originals])
     for original in originals:
         original.close()
@@ -308,6 +311,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sandbox", default="docker")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory, make_sandbox(options.sandbox) as sandbox:
@@ -316,12 +320,13 @@ def main() -> None:
             paths.append(Path(directory) / f"{seed}.jpg")
             photo_like(1920, 1440, seed).save(paths[-1], quality=92)
         sandbox.start()
-        rows = [
-            *speed_rows(sandbox, paths[0], options.rounds),
-            *mixed_rows(sandbox, paths, max(3, options.rounds // 5)),
-            memory_row(sandbox, paths[0], 16),
-            import_row(max(5, options.rounds // 3)),
-        ]
+        made: dict[str, Callable[[], list[dict[str, Any]]]] = {
+            "speed": lambda: speed_rows(sandbox, paths[0], options.rounds),
+            "mixed": lambda: mixed_rows(sandbox, paths, max(3, options.rounds // 5)),
+            "memory": lambda: [memory_row(sandbox, paths[0], 16)],
+            "import": lambda: [import_row(max(5, options.rounds // 3))],
+        }
+        rows = [row for part in options.parts for row in made[part]()]
         report = {
             "date": time.strftime("%Y-%m-%d"),
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, kernel {platform.release()}",

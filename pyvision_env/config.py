@@ -122,7 +122,11 @@ class SandboxConfig(_Config):
         cpus: Processor cores of one shared container; None for no bound.
         cpu_seconds: Processor seconds one process of an episode may use in its life.
         start_timeout_s: Seconds for a container or worker to become ready.
-        open_timeout_s: Seconds to wait for a free slot and for an episode to become ready.
+        open_timeout_s: Seconds to wait for a free slot, and then for an episode to become ready. A worker that is being
+            started when they are over is still waited for.
+        max_waiting: Episodes that may wait for a free slot at once; a further one gets an error instead.
+        frame_cache_mb: Memory for decoded video frames that the episodes of a task share, MiB over all videos of this
+            sandbox; 0 lets every episode decode for itself, as a ``runtime`` with a kernel of its own does anyway.
         cluster: Which cluster, and what runs on its nodes (kind ``ray``).
     """
 
@@ -140,6 +144,8 @@ class SandboxConfig(_Config):
     cpu_seconds: Positive = 600
     start_timeout_s: Seconds = 120.0
     open_timeout_s: Seconds = 60.0
+    max_waiting: Positive = 1_024
+    frame_cache_mb: Annotated[int, Field(ge=0)] = 2_048
     cluster: ClusterConfig = ClusterConfig()
 
 

@@ -14,7 +14,8 @@ from pyvision_env.errors import ConfigError, SandboxError, SandboxUnavailableErr
 from pyvision_env.sandbox.episode import Episode
 from pyvision_env.sandbox.interface import EpisodeLike, SandboxLike
 from pyvision_env.sandbox.isolation import IsolationReport
-from pyvision_env.sandbox.pool import Launcher, Sandbox
+from pyvision_env.sandbox.pool import Sandbox
+from pyvision_env.sandbox.workers import Launcher
 
 __all__ = [
     "Episode",

@@ -24,6 +24,7 @@ from pyvision_env.sandbox.worker.capture import one_line, printable
 from pyvision_env.types import RGBArray, ToolResult, VideoInfo
 
 if TYPE_CHECKING:
+    from pyvision_env.sandbox.frame_cache import Seat
     from pyvision_env.sandbox.link import Lease, WorkerLink
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,10 @@ class Host(Protocol):
 
     def place(self, deadline: float, mapped_mb: int) -> tuple[WorkerLink, Lease]:
         """A fresh process for an episode whose media fill ``mapped_mb`` of address space."""
+        ...
+
+    def seat(self, video: int) -> Seat | None:
+        """A place at a decoder of that video, which other episodes share."""
         ...
 
     def end(self, link: WorkerLink, lease: Lease) -> None:
@@ -77,6 +82,7 @@ class Episode:
         self._lock = threading.Lock()
         self._link: WorkerLink | None = None
         self._lease: Lease | None = None
+        self._seats: list[Seat] = []
         self._closed = False
         self._max_reply = 3 * limits.max_images_per_turn * limits.max_pixels
         self._owner = os.getpid()
@@ -260,15 +266,26 @@ class Episode:
         if self._lease is not None and self._link is not None:
             self._host.end(self._link, self._lease)
         self._lease = self._link = None
+        for seat in self._seats:
+            seat.leave()
+        self._seats = []
 
     def _start(self) -> tuple[VideoInfo, ...]:
         """Get a process and hand it the media."""
         deadline = time.monotonic() + self._config.open_timeout_s
         pictures = [each if isinstance(each, SharedPicture) else SharedPicture(each) for each in self._pictures]
         mapped_mb = -(-sum(picture.nbytes for picture in pictures) >> 20)
-        self._link, self._lease = self._host.place(deadline, mapped_mb)
         try:
-            reply = self._set_up(self._link, self._lease, pictures, deadline)
+            with contextlib.ExitStack() as stack:
+                videos = []
+                for source in self._video_sources:
+                    videos.append(source.open())
+                    stack.callback(os.close, videos[-1])
+                decoded = self._take_seats(videos, wire.MAX_DESCRIPTORS - len(pictures) - len(videos))
+                self._link, self._lease = self._host.place(deadline, mapped_mb)
+                # Whoever had to wait for a worker's start is not to be blamed for it.
+                deadline = max(deadline, time.monotonic() + self._config.open_timeout_s)
+                reply = self._set_up(self._link, self._lease, pictures, videos, decoded, deadline)
             infos = []
             for video in reply.videos:
                 if video.error is not None:
@@ -279,34 +296,47 @@ class Episode:
             raise
         return tuple(infos)
 
-    def _set_up(self, link: WorkerLink, lease: Lease, pictures: Sequence[SharedPicture], deadline: float) -> wire.Reply:
+    def _take_seats(self, videos: Sequence[int], room: int) -> list[int]:
+        """Places at the decoders of the videos, as many as there are; for which of them."""
+        decoded = []
+        for number, fd in enumerate(videos[: max(0, room)]):
+            seat = self._host.seat(fd)
+            if seat is not None:
+                self._seats.append(seat)
+                decoded.append(number)
+        return decoded
+
+    def _set_up(
+        self, link: WorkerLink, lease: Lease, pictures: Sequence[SharedPicture], videos: Sequence[int],
+        decoded: list[int], deadline: float,
+    ) -> wire.Reply:  # fmt: skip
         limits = self._limits
-        with contextlib.ExitStack() as stack:
-            fds = [picture.fd for picture in pictures]
-            for source in self._video_sources:
-                fds.append(source.open())
-                stack.callback(os.close, fds[-1])
-            if len(fds) > wire.MAX_DESCRIPTORS:
-                raise MediaError(f"an episode holds at most {wire.MAX_DESCRIPTORS} images and videos, got {len(fds)}")
-            request = wire.Setup(
-                seq=secrets.randbits(63),
-                images=[wire.Picture(picture.width, picture.height) for picture in pictures],
-                videos=len(self._video_sources),
-                limits=wire.EpisodeLimits(
-                    limits.max_pixels, limits.min_pixels, limits.max_text_chars, limits.max_images_per_turn,
-                    limits.figures,
-                ),
-            )  # fmt: skip
-            try:
-                lease.sock.settimeout(max(0.01, deadline - time.monotonic()))
-                wire.send(lease.sock, request, fds=fds)
-                return wire.receive_reply(lease.sock, 0, deadline)[0]
-            except (TimeoutError, EOFError, OSError, wire.WireError) as error:
-                if isinstance(error, EOFError | OSError) and not isinstance(error, TimeoutError):
-                    _bury(link, lease)
-                lost = lease.cause or (None if link.alive else f"{link.name} died")
-                reason = lost or f"{type(error).__name__}: {error}"
-                raise SandboxStartError(f"an episode did not become ready: {reason}") from None
+        fds = [*(picture.fd for picture in pictures), *videos, *(seat.sock.fileno() for seat in self._seats)]
+        if len(fds) > wire.MAX_DESCRIPTORS:
+            raise MediaError(f"an episode holds at most {wire.MAX_DESCRIPTORS} images and videos, got {len(fds)}")
+        request = wire.Setup(
+            seq=secrets.randbits(63),
+            images=[wire.Picture(picture.width, picture.height) for picture in pictures],
+            videos=len(videos),
+            limits=wire.EpisodeLimits(
+                limits.max_pixels, limits.min_pixels, limits.max_text_chars, limits.max_images_per_turn,
+                limits.figures,
+            ),
+            decoded=decoded,
+        )  # fmt: skip
+        try:
+            lease.sock.settimeout(max(0.01, deadline - time.monotonic()))
+            wire.send(lease.sock, request, fds=fds)
+            for seat in self._seats:
+                # While a copy is open here, the decoder's client would never be seen to go.
+                seat.sock.close()
+            return wire.receive_reply(lease.sock, 0, deadline)[0]
+        except (TimeoutError, EOFError, OSError, wire.WireError) as error:
+            if isinstance(error, EOFError | OSError) and not isinstance(error, TimeoutError):
+                _bury(link, lease)
+            lost = lease.cause or (None if link.alive else f"{link.name} died")
+            reason = lost or f"{type(error).__name__}: {error}"
+            raise SandboxStartError(f"an episode did not become ready: {reason}") from None
 
 
 def _bury(link: WorkerLink, lease: Lease) -> bool:

@@ -54,10 +54,11 @@ class WorkerLink:
         control: Connected SEQPACKET socket to the zygote.
         stop: Waits until the worker's container or process has ended, by force if need be; idempotent.
         name: For messages.
-        on_change: Called after an episode ended or the worker was lost, from the link's own thread.
+        on_change: Called after an episode ended, the worker told its memory or was lost, from the link's own thread.
 
     Attributes:
         bounds_memory: The kernel bounds the memory of each episode, over all its processes.
+        memory_mb: What its episodes hold by themselves, as it last told.
         notes: What its launcher could not give it.
     """
 
@@ -74,6 +75,7 @@ class WorkerLink:
         self._lost: str | None = None
         self.hello: wire.Hello
         self.bounds_memory = False
+        self.memory_mb = 0
         self.notes: tuple[str, ...] = ()
         self._reader = threading.Thread(target=self._read, name=f"{name}-control", daemon=True)
         # A forked client shares the socket; while its copy is open the worker would outlive the real client.
@@ -165,15 +167,15 @@ class WorkerLink:
             self._leases[lease.number] = lease
         return lease
 
-    def spawn(self, lease: Lease, confinement: wire.Confinement) -> None:
-        """Start the process of a reserved lease; its socket can be used at once.
+    def spawn(self, lease: Lease, confinement: wire.Confinement, decoder: bool = False) -> None:
+        """Start the process of a reserved lease, an episode's or a decoder's; its socket can be used at once.
 
         Raises:
             SandboxLostError: The worker is gone.
         """
         try:
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [lease.theirs.fileno()]))]
-            self._control.sendmsg([wire.pack(wire.Spawn(lease.number, confinement))], rights)
+            self._control.sendmsg([wire.pack(wire.Spawn(lease.number, confinement, decoder))], rights)
         except OSError as error:
             lease.sock.close()
             with self._lock:
@@ -241,6 +243,9 @@ class WorkerLink:
                 if lease is not None:
                     lease.cause = message.cause
                     lease.ended.set()
+                self._on_change()
+            elif isinstance(message, wire.Load):
+                self.memory_mb = message.memory_mb
                 self._on_change()
         self._lose(reason)
         self._control.close()

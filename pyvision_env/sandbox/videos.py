@@ -7,6 +7,7 @@ So the contents are copied once into a sealed memory file, and each runtime gets
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import io
 import os
 import stat
@@ -92,18 +93,21 @@ class SharedVideo:
 
 
 class VideoCache:
-    """The most recently used video files, so that the rollouts of a group share one copy.
+    """Video contents by where they come from or what they are, so that all rollouts of a group get the very same.
+
+    Those in use are known as long as anybody holds them, the most recently used ones also without that.
 
     Args:
-        max_bytes: Memory of all kept contents; those in use live on with their holders.
-        max_count: How many are kept; each holds a descriptor open.
+        max_bytes: Memory of all contents kept without being in use.
+        max_count: How many are kept so; each holds a descriptor open.
     """
 
     def __init__(self, max_bytes: int = 512 << 20, max_count: int = 64) -> None:
         self._max_bytes = max_bytes
         self._max_count = max_count
         self._bytes = 0
-        self._videos: OrderedDict[Hashable, SharedVideo] = OrderedDict()
+        self._kept: OrderedDict[Hashable, SharedVideo] = OrderedDict()
+        self._known: weakref.WeakValueDictionary[Hashable, SharedVideo] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
 
     def get(self, source: Any) -> SharedVideo:
@@ -118,30 +122,39 @@ class VideoCache:
             source = source.path if source.path is not None else source.data
         if isinstance(source, io.BytesIO):
             source = source.getvalue()
+        key: Hashable
         if isinstance(source, bytes | bytearray | memoryview):
-            return SharedVideo(bytes(source))
-        if not isinstance(source, str | Path):
+            source = bytes(source)
+            key = hashlib.sha256(source).digest()
+        elif isinstance(source, str | Path):
+            source = Path(source)
+            key = _key(source)
+        else:
             raise MediaError(f"a video must be a path, bytes or a VideoSource, got {type(source).__name__}")
-        key = _key(Path(source))
         with self._lock:
-            known = self._videos.get(key)
-            if known is not None:
-                self._videos.move_to_end(key)
-                return known
-        video = SharedVideo(Path(source))
-        if video.nbytes <= self._max_bytes:
-            with self._lock:
-                replaced = self._videos.pop(key, None)
-                self._videos[key] = video
-                self._bytes += video.nbytes - (replaced.nbytes if replaced else 0)
-                while self._bytes > self._max_bytes or len(self._videos) > self._max_count:
-                    self._bytes -= self._videos.popitem(last=False)[1].nbytes
+            video = self._known.get(key)
+        if video is None:
+            video = SharedVideo(source)
+        with self._lock:
+            # Another thread may have been faster. There must be one of them: a group's decoder serves one video.
+            video = self._known.setdefault(key, video)
+            self._keep(key, video)
         return video
+
+    def _keep(self, key: Hashable, video: SharedVideo) -> None:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        elif video.nbytes <= self._max_bytes:
+            self._kept[key] = video
+            self._bytes += video.nbytes
+            while self._bytes > self._max_bytes or len(self._kept) > self._max_count:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
     def clear(self) -> None:
         """Forget every video; those in use live on with their holders."""
         with self._lock:
-            self._videos.clear()
+            self._kept.clear()
+            self._known.clear()
             self._bytes = 0
 
 

@@ -105,7 +105,9 @@ def test_a_group_of_rollouts_hands_its_media_over_once_to_each_node(pair: Sandbo
         assert episode.run("print(image_clue_0.size, len(video_clue_0))").text == "(97, 61) 7\n"
         episode.close()
     assert {node.node_id: node.media_made - before[node.node_id] for node in pair.nodes} == dict.fromkeys(before, 2)
-    assert wait_until(lambda: {node.pid: len(zygotes(node.pid)) for node in pair.nodes} == processes), "none is left"
+    # The decoder of the video may stay, for the next rollouts of its group.
+    left = lambda node: len(zygotes(node.pid)) - processes[node.pid]  # noqa: E731
+    assert wait_until(lambda: all(left(node) <= 1 for node in pair.nodes)), "no episode is left"
     assert pair.picture(tmp_path / "red.png") is pair.picture(str(tmp_path / "red.png"))
     pair.forget_pictures()
     with pair.open(images=[tmp_path / "red.png"]) as again:

@@ -95,7 +95,7 @@ def test_an_attack_on_gvisor_is_one_clear_line_and_a_fresh_runtime_goes_on(stric
 def test_a_container_on_gvisor_ends_with_its_episode(strict: Sandbox, docker_client: docker.DockerClient) -> None:
     with strict.open() as episode:
         episode.run("1")
-        names = {link.name.removeprefix("container ") for link in strict._used}
+        names = {link.name.removeprefix("container ") for link in strict._workers._used}
         assert names <= {container.name for container in docker_client.containers.list()}
     deadline = time.monotonic() + 60
     while names & {container.name for container in docker_client.containers.list(all=True, ignore_removed=True)}:

@@ -150,7 +150,7 @@ def container(sandbox_image: Any, tmp_path: Path) -> Callable[..., Sandbox]:
 
 def capabilities(sandbox: Sandbox, client: docker.DockerClient) -> set[str]:
     """What the processes of a sandbox's container may do beyond an ordinary user, as the kernel says."""
-    names = [link.name.removeprefix("container ") for link in (*sandbox._links, *sandbox._used)]
+    names = [link.name.removeprefix("container ") for link in sandbox._links]
     pids = [row[1] for name in names for row in client.containers.get(name).top(ps_args="-eo user,pid")["Processes"]]
     assert pids
     status = [Path(f"/proc/{pid}/status").read_text() for pid in pids]

@@ -295,7 +295,7 @@ def test_a_strict_episode_has_its_container_to_itself_and_takes_it_along(
     with sandbox.open() as one, sandbox.open() as two:
         assert one.run("import os; os.getcwd().startswith('/s/0/')").text == "True\n"
         assert two.run("import os; os.getcwd().startswith('/s/0/')").text == "True\n"
-        names = {link.name.removeprefix("container ") for link in sandbox._used}
+        names = {link.name.removeprefix("container ") for link in sandbox._links}
         assert len(names) >= 2
         assert names <= ours(docker_client)
     assert wait_until(lambda: len(ours(docker_client) & names) <= len(names) - 2, 90)

@@ -77,6 +77,31 @@ def test_the_kernel_ends_what_exceeds_its_groups_bound_and_tells(groups: MemoryG
             os.close(fd)
 
 
+def test_memory_that_an_earlier_process_of_a_slot_left_in_use_is_not_the_next_episodes(groups: MemoryGroups) -> None:
+    """As the frames of a decoder that has gone, which rollouts still read."""
+    files = slots(groups)
+    group = SlotGroup(files[0])
+    shared = os.memfd_create("frames")
+    try:
+        os.ftruncate(shared, 64 * MIB)
+        group.prepare(80 * MIB, 0)
+        pid = os.fork()
+        if pid == 0:
+            group.enter()
+            os.pwrite(shared, b"x" * (64 * MIB), 0)
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert group.held >= 60 * MIB
+        # With a bound of 94 MiB on all that the group holds the kernel would end this one.
+        group.prepare(30 * MIB, 0)
+        assert in_group(group, 60) == 0
+        assert not group.exceeded
+    finally:
+        os.close(shared)
+        for fd in [fd for fds in files.values() for fd in fds]:
+            os.close(fd)
+
+
 def test_the_groups_lie_within_the_bound_of_all_and_go_with_the_worker(groups: MemoryGroups) -> None:
     own = hierarchy_of(os.getpid())
     assert int((groups.path / own.limit).read_text()) == 256 * MIB

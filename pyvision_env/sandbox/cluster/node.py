@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +23,8 @@ from pyvision_env.sandbox.cluster.media import Bytes, Handed
 from pyvision_env.sandbox.interface import EpisodeLike
 from pyvision_env.sandbox.isolation import IsolationReport
 from pyvision_env.sandbox.pixels import SharedPicture
+from pyvision_env.sandbox.videos import SharedVideo
 from pyvision_env.types import VideoInfo
-
-_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +60,6 @@ class Hello:
     pid: int
 
 
-class SharedVideo:
-    """An encoded video in a sealed memory file, opened anew by every episode that reads it.
-
-    Attributes:
-        path: To be opened by this process.
-        nbytes: Size in bytes.
-    """
-
-    def __init__(self, data: Bytes) -> None:
-        self.nbytes = data.nbytes
-        fd = os.memfd_create("video", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
-        weakref.finalize(self, os.close, fd)
-        view = data.data
-        while view:
-            view = view[os.write(fd, view) :]
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-        self.path = Path(f"/proc/self/fd/{fd}")
-
-
 class SandboxNode:
     """The actor's side. Every method gives a ``Reply``; calls of different episodes run at the same time."""
 
@@ -89,8 +67,7 @@ class SandboxNode:
         self._config = config
         self._sandbox = make_sandbox(config, limits=limits)
         self._media: BoundedCache[SharedPicture | SharedVideo] = BoundedCache(config.cluster.media_mb << 20)
-        # The videos are held for the case that an episode gets a fresh runtime, which opens them again.
-        self._episodes: dict[int, tuple[EpisodeLike, list[SharedVideo]]] = {}
+        self._episodes: dict[int, EpisodeLike] = {}
         self._opening: set[int] = set()
         self._lock = threading.Lock()
 
@@ -114,7 +91,7 @@ class SandboxNode:
         """End that episode, also one that is still being opened."""
         with self._lock:
             self._opening.discard(number)
-            episode, _ = self._episodes.pop(number, (None, None))
+            episode = self._episodes.pop(number, None)
         if episode is not None:
             episode.close()
 
@@ -144,8 +121,7 @@ class SandboxNode:
             self._opening.add(number)
         try:
             pictures = [self._medium(each) for each in images]
-            clips = [clip for each in videos if isinstance(clip := self._medium(each), SharedVideo)]
-            episode = self._sandbox.open(images=pictures, videos=[clip.path for clip in clips])
+            episode = self._sandbox.open(images=pictures, videos=[self._medium(each) for each in videos])
         except BaseException:
             with self._lock:
                 self._opening.discard(number)
@@ -154,7 +130,7 @@ class SandboxNode:
             wanted = number in self._opening
             if wanted:
                 self._opening.discard(number)
-                self._episodes[number] = (episode, clips)
+                self._episodes[number] = episode
         if not wanted:
             episode.close()
             raise SandboxClosedError("the episode was closed while it was being opened")
@@ -162,10 +138,10 @@ class SandboxNode:
 
     def _episode(self, number: int) -> EpisodeLike:
         with self._lock:
-            held = self._episodes.get(number)
-        if held is None:
+            episode = self._episodes.get(number)
+        if episode is None:
             raise SandboxClosedError("this episode is closed; open a new one")
-        return held[0]
+        return episode
 
     def _medium(self, handed: Handed) -> SharedPicture | SharedVideo:
         return self._media.get(handed.digest, lambda: self._make(handed))
@@ -176,7 +152,7 @@ class SandboxNode:
         except ray.exceptions.RayError as error:
             raise SandboxStartError(f"a {handed.form} did not arrive on its node: {type(error).__name__}") from None
         if handed.form == "video":
-            return SharedVideo(data)
+            return SharedVideo(data.data)
         return SharedPicture(data if handed.form == "pixels" else load_image(np.asarray(data).tobytes()))
 
 

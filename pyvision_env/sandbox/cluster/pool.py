@@ -33,6 +33,7 @@ from pyvision_env.sandbox.cluster.member import Member
 from pyvision_env.sandbox.cluster.members import Members
 from pyvision_env.sandbox.cluster.placement import choose
 from pyvision_env.sandbox.isolation import IsolationReport
+from pyvision_env.sandbox.waiting import refuse_beyond
 from pyvision_env.types import VideoInfo
 
 _log = logging.getLogger(__name__)
@@ -260,6 +261,7 @@ class ClusterSandbox:
     def _reserve(self, deadline: float) -> Member:
         ticket = object()
         with self._condition:
+            refuse_beyond(self.config.max_waiting, len(self._queue))
             self._queue.append(ticket)
             try:
                 while True:

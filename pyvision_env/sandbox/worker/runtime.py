@@ -28,6 +28,7 @@ from PIL import Image
 
 from . import figures, kernel, notebook, video
 from .capture import Transcript, one_line, printable, redirect, shorten
+from .frame_client import FrameClient
 from .pictures import Gallery
 from .shared_image import map_image
 from .wire import EpisodeLimits, Frames, Picture, Reply, Run, Setup, Video, receive_request, send
@@ -75,8 +76,10 @@ class Runtime:
                 reply = self._set_up(request, fds)
             elif isinstance(request, Run):
                 reply, pictures = self._run(request)
-            else:
+            elif isinstance(request, Frames):
                 reply, pictures = self._frames(request)
+            else:
+                raise EOFError("a decoder's request to an episode")
             send(self._sock, reply, [picture.tobytes() for picture in pictures])
 
     def _rest(self) -> None:
@@ -108,8 +111,11 @@ class Runtime:
         for spec, fd in zip(request.images, fds, strict=False):
             self._bind(map_image(fd, spec.width, spec.height))
         infos = []
-        for index, fd in enumerate(fds[len(request.images) :]):
-            info, reader = _open_video(fd, index)
+        first = len(request.images)
+        videos, sockets = fds[first : first + request.videos], fds[first + request.videos :]
+        decoders = dict(zip(request.decoded, sockets, strict=False))
+        for index, fd in enumerate(videos):
+            info, reader = _open_video(fd, index, decoders.get(index))
             infos.append(info)
             self._videos.append(reader)
             if not isinstance(reader, str):
@@ -355,9 +361,14 @@ def _leave_out_our_frames(told: traceback.TracebackException | None) -> None:
         told = told.__cause__ or told.__context__
 
 
-def _open_video(fd: int, index: int) -> tuple[Video, video.VideoReader | str]:
+def _open_video(fd: int, index: int, decoder: int | None) -> tuple[Video, video.VideoReader | str]:
+    client = None
+    if decoder is not None:
+        # Without it the video is read here, with the same result or the same error.
+        with contextlib.suppress(OSError, ValueError):
+            client = FrameClient(socket.socket(fileno=decoder))
     try:
-        reader = video.VideoReader(video.DescriptorFile(fd))
+        reader = video.VideoReader(video.Footage(video.DescriptorFile(fd), client))
         return Video(**reader.info()), reader
     except video.VideoError as error:
         reason = f"video_clue_{index} cannot be used: {error}"

@@ -32,7 +32,8 @@ class SlotGroup:
             OSError: The kernel refuses it.
         """
         self._seen = self._killed()
-        wanted = memory + disk + _KERNEL_BYTES
+        # A decoder that was here may have left frames behind, which its rollouts hold: not this episode's memory.
+        wanted = memory + disk + _KERNEL_BYTES + self._left()
         if wanted != self._bytes:
             os.pwrite(self._limit, str(wanted).encode(), 0)
             self._bytes = wanted
@@ -51,6 +52,9 @@ class SlotGroup:
     def exceeded(self) -> bool:
         """Whether the kernel had to kill a process since ``prepare``."""
         return self._killed() > self._seen
+
+    def _left(self) -> int:
+        return _numbers(self._account).get(b"shmem", 0) >> 20 << 20
 
     def _killed(self) -> int:
         return _numbers(self._kills).get(b"oom_kill", 0)
@@ -77,8 +81,17 @@ class Pool:
             return False
         account = _numbers(self._account)
         cached = account.get(b"total_cache", account.get(b"file", 0))
-        in_memory = account.get(b"total_shmem", account.get(b"shmem", 0))
-        return used - (cached - in_memory) > _CROWDED * self._limit
+        return used - (cached - _in_memory_files(account)) > _CROWDED * self._limit
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that the episodes hold, those of files in memory included and cached ones of the disk not."""
+        account = _numbers(self._account)
+        return account.get(b"total_rss", account.get(b"anon", 0)) + _in_memory_files(account)
+
+
+def _in_memory_files(account: dict[bytes, int]) -> int:
+    return account.get(b"total_shmem", account.get(b"shmem", 0))
 
 
 def _numbers(fd: int) -> dict[bytes, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, MutableMapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from . import decord_shim
+from .footage import Footage, footage_of
+from .frame_client import wanted_rows
 from .video_decode import Decoder
-from .video_index import DescriptorFile, FrameIndex, Source, build_index, source_name
+from .video_index import DescriptorFile, source_name
 from .video_times import FrameIndexError, VideoError
 
-__all__ = ["DescriptorFile", "FrameIndexError", "VideoError", "VideoReader", "install_decord"]
+__all__ = ["DescriptorFile", "Footage", "FrameIndexError", "VideoError", "VideoReader", "install_decord"]
 
 MAX_BATCH_BYTES = 1 << 30
 """Bytes of decoded frames above which one batch is refused."""
@@ -39,7 +40,7 @@ class VideoReader:
     can go on reading. Several threads may share a reader; they take turns.
 
     Args:
-        uri: A path, a ``DescriptorFile``, the bytes of a file, a binary file object, or another reader.
+        uri: A path, a ``DescriptorFile``, the bytes of a file, a binary file object, ``Footage``, or another reader.
         ctx: Accepted for decord's sake.
         width: Width of the frames given out, pixels; -1 leaves it as it is.
         height: Height of the frames given out, pixels; -1 leaves it as it is.
@@ -62,14 +63,13 @@ class VideoReader:
         *,
         max_batch_bytes: int = MAX_BATCH_BYTES,
     ) -> None:
-        self._source = _as_source(uri)
-        self._index: FrameIndex = uri._index if isinstance(uri, VideoReader) else build_index(self._source)
-        self._timeline = self._index.timeline
-        own_width, own_height = self._index.size
+        self._footage: Footage = uri._footage if isinstance(uri, VideoReader) else footage_of(uri)
+        self._timeline = self._footage.timeline
+        own_width, own_height = self._footage.size
         self._size = (width if width > 0 else own_width, height if height > 0 else own_height)
         self._max_batch_bytes = max_batch_bytes
         self._refuse_large(1)
-        self._decoder = Decoder(self._source, self._index, self._size)
+        self._decoder: Decoder | None = None
         self._next = 0
 
     def __len__(self) -> int:
@@ -78,7 +78,8 @@ class VideoReader:
     def __repr__(self) -> str:
         info = self.info()
         size = f"{info['num_frames']} frames, {info['width']}x{info['height']}"
-        return f"<VideoReader {source_name(self._source)}: {size}, {info['fps']:.2f} fps, {info['duration_s']:.2f} s>"
+        name = source_name(self._footage.source)
+        return f"<VideoReader {name}: {size}, {info['fps']:.2f} fps, {info['duration_s']:.2f} s>"
 
     def __getitem__(self, index: Any) -> Any:
         """Frame ``index`` (``HxWx3``), or for a slice or list the batch of them (``NxHxWx3``).
@@ -92,7 +93,7 @@ class VideoReader:
             return self.get_batch(index)
         number = self._timeline.checked_index(index)
         self._next = number + 1
-        return decord_shim.bridge.out(self._decoder.frame(number))
+        return decord_shim.bridge.out(self._batch([number])[0])
 
     def __iter__(self) -> Iterator[Any]:
         for number in range(len(self)):
@@ -111,7 +112,7 @@ class VideoReader:
         """As ``get_batch``, but always a plain numpy array, whatever decord's bridge is set to."""
         numbers = [self._timeline.checked_index(index) for index in _listed(indices)]
         self._refuse_large(len(numbers))
-        return self._decoder.batch(numbers)
+        return self._batch(numbers)
 
     def next(self) -> Any:
         """The frame after the one read last.
@@ -142,7 +143,7 @@ class VideoReader:
 
     def get_key_indices(self) -> list[int]:
         """Frames at which decoding can begin, ascending; the first frame is always one."""
-        return sorted({key.first_frame for key in self._index.key_frames})
+        return list(self._footage.key_indices)
 
     def get_frame_timestamp(self, idx: Any) -> npt.NDArray[np.float64]:
         """Start and end of frames in seconds: ``(2,)`` for one frame, ``(N, 2)`` for a list or slice."""
@@ -173,7 +174,23 @@ class VideoReader:
 
     def close(self) -> None:
         """Let go of the file; reading again opens it again. Idempotent."""
-        self._decoder.close()
+        if self._decoder is not None:
+            self._decoder.close()
+
+    def _batch(self, numbers: list[int]) -> npt.NDArray[np.uint8]:
+        """Frames by their checked numbers, from the process that decodes for this one or decoded here."""
+        width, height = self._size
+        batch = np.empty((len(numbers), height, width, 3), np.uint8)
+        rows = wanted_rows(numbers)
+        client = self._footage.decoded_by
+        if client is not None and self._size == self._footage.size:
+            missing = client.fill(batch, rows)
+            rows = {number: rows[number] for number in missing}
+        if rows:
+            if self._decoder is None:
+                self._decoder = Decoder(self._footage.source, self._footage.index, self._size)
+            self._decoder.fill(batch, rows)
+        return batch
 
     def _refuse_large(self, frames: int) -> None:
         width, height = self._size
@@ -185,20 +202,6 @@ class VideoReader:
                 f"{frames} frame{'s' * (frames > 1)} of {width}x{height} pixels need {need / 2**20:.0f} MiB, "
                 f"more than one read may give out ({self._max_batch_bytes / 2**20:.0f} MiB): {advice}"
             )
-
-
-def _as_source(uri: Any) -> Source:
-    if isinstance(uri, VideoReader):
-        return uri._source
-    if isinstance(uri, DescriptorFile):
-        return uri
-    if isinstance(uri, bytes | bytearray | memoryview):
-        return bytes(uri)
-    if hasattr(uri, "read"):
-        return bytes(uri.read())
-    if isinstance(uri, str | Path):
-        return Path(uri)
-    raise VideoError(f"a video is a path, bytes or a binary file, not {type(uri).__name__}")
 
 
 def _listed(indices: Any) -> list[Any]:

@@ -6,7 +6,7 @@ import os
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import av.error
 import numpy as np
@@ -50,26 +50,16 @@ class Decoder:
         self._run: _Run | None = None
         self._start_afresh()
 
-    def frame(self, number: int) -> npt.NDArray[np.uint8]:
-        """Frame ``number`` as a new array, ``HxWx3`` uint8 RGB.
+    def fill(self, batch: npt.NDArray[np.uint8], rows: Mapping[int, Sequence[int]]) -> None:
+        """Write frames into rows of ``batch``.
 
-        Raises:
-            VideoError: It cannot be decoded.
-        """
-        frame: npt.NDArray[np.uint8] = self.batch([number])[0]
-        return frame
-
-    def batch(self, numbers: Sequence[int]) -> npt.NDArray[np.uint8]:
-        """Frames ``numbers`` in this order as a new array, ``NxHxWx3`` uint8 RGB.
+        Args:
+            batch: ``NxHxWx3`` uint8 RGB.
+            rows: Frame number -> the rows it belongs into.
 
         Raises:
             VideoError: One of them cannot be decoded.
         """
-        width, height = self._size
-        batch = np.empty((len(numbers), height, width, 3), np.uint8)
-        rows: dict[int, list[int]] = {}
-        for row, number in enumerate(numbers):
-            rows.setdefault(number, []).append(row)
         self._leave_parent()
         with self._lock:
             try:
@@ -79,7 +69,6 @@ class Decoder:
                 # A time-out may strike between two steps of the decoder: begin anew next time.
                 self._run = None
                 raise
-        return batch
 
     def close(self) -> None:
         """Close the file; the next read opens it again. Idempotent."""

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import msgspec
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAX_HEADER = 4 << 20
 MAX_DESCRIPTORS = 200
 _LENGTH = struct.Struct(">I")
@@ -68,12 +68,16 @@ class Video(msgspec.Struct, frozen=True):
 
 
 class Setup(msgspec.Struct, tag=True, frozen=True):
-    """First request of an episode: descriptors of images (memfds) and videos (files) come along, in this order."""
+    """First request of an episode: descriptors of images (memfds) and videos (files) come along, in this order.
+
+    After them come sockets to the decoders of those videos that ``decoded`` names.
+    """
 
     seq: int
     images: list[Picture]
     videos: int
     limits: EpisodeLimits
+    decoded: list[int] = []
 
 
 class Run(msgspec.Struct, tag=True, frozen=True):
@@ -100,6 +104,23 @@ class Frames(msgspec.Struct, tag=True, frozen=True):
     num: int | None = None
 
 
+class Decode(msgspec.Struct, tag=True, frozen=True):
+    """First request of a decoder: the video and the memfd that it fills come along.
+
+    The reply says that the memory is mapped; then the host seals it against every further writer.
+    """
+
+    seq: int
+    client_cpu_s: float
+
+
+class Attach(msgspec.Struct, tag=True, frozen=True):
+    """Further requests of a decoder: serve the rollout whose socket comes along, and give it the second descriptor.
+
+    That one is the memory, opened for reading only. There is no reply.
+    """
+
+
 class Reply(msgspec.Struct, tag=True, frozen=True):
     """Answer to any request; pictures travel as blobs in order."""
 
@@ -112,10 +133,11 @@ class Reply(msgspec.Struct, tag=True, frozen=True):
 
 
 class Spawn(msgspec.Struct, tag=True, frozen=True):
-    """Control: start an episode on the descriptor that comes along."""
+    """Control: start an episode, or the decoder of a video, on the descriptor that comes along."""
 
     episode: int
     confinement: Confinement
+    decoder: bool = False
 
 
 class Kill(msgspec.Struct, tag=True, frozen=True):
@@ -161,9 +183,15 @@ class Exited(msgspec.Struct, tag=True, frozen=True):
     cause: str
 
 
-Request = Setup | Run | Frames
+class Load(msgspec.Struct, tag=True, frozen=True):
+    """Control: about how much memory the episodes hold that they do not share, told when it has changed."""
+
+    memory_mb: int
+
+
+Request = Setup | Run | Frames | Decode | Attach
 FromHost = Spawn | Kill | Grant | GrantPool
-FromZygote = Hello | Failed | Exited
+FromZygote = Hello | Failed | Exited | Load
 
 _encoder = msgspec.msgpack.Encoder()
 request_decoder = msgspec.msgpack.Decoder(tuple[list[int], Request])

@@ -11,7 +11,6 @@ import array
 import contextlib
 import fcntl
 import gc
-import importlib
 import os
 import platform
 import secrets
@@ -23,28 +22,17 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import confine, figures, kernel, memory, notebook, older_names, runtime, video
+from . import confine, figures, frame_server, kernel, memory, notebook, older_names, runtime, video
 from .cleaning import empty_directory, remove_groups
+from .libraries import import_libraries
 from .slot_group import Pool, SlotGroup
-from .wire import PROTOCOL, Confinement, Exited, Failed, Grant, Hello, Kill, Spawn, from_host_decoder, pack
+from .wire import PROTOCOL, Confinement, Exited, Failed, Grant, Hello, Kill, Load, Spawn, from_host_decoder, pack
 
-_LIBRARIES = {
-    "numpy": (),
-    "PIL": ("PIL.ImageDraw", "PIL.ImageFont", "PIL.ImageFilter", "PIL.ImageOps", "PIL.ImageEnhance", "PIL.ImageChops"),
-    "matplotlib": ("matplotlib.patches", "matplotlib.gridspec", "mpl_toolkits.axes_grid1"),
-    "scipy": ("scipy.ndimage", "scipy.signal", "scipy.stats", "scipy.spatial", "scipy.optimize"),
-    "skimage": (
-        "skimage.color", "skimage.exposure", "skimage.feature", "skimage.filters", "skimage.measure",
-        "skimage.morphology", "skimage.segmentation", "skimage.transform", "skimage.io", "skimage.draw",
-    ),
-    "sklearn": ("sklearn.cluster",),
-    "cv2": (),
-    "av": (),
-}  # fmt: skip
 _WATCH_MS = 250
 _MAX_DATAGRAM = 1 << 16
 _MOST_FDS = 4
 _WATCH_GROUPS_MS = 50
+_LOAD_STEP_MB = 32
 
 
 @dataclass
@@ -94,6 +82,8 @@ class Zygote:
         self._pool: Pool | None = None
         self._living: dict[int, _Episode] = {}
         self._worker = Path(__file__).parent
+        self._told_mb = 0
+        self._tell_at = 0.0
 
     def start(self) -> None:
         """Import and warm everything, choose the confinement, greet the host.
@@ -110,7 +100,7 @@ class Zygote:
             quota=settings.quota,
             unconfined=settings.unconfined,
         )
-        libraries = _import_libraries()
+        libraries = import_libraries()
         figures.warm()
         figures.install()
         older_names.install()
@@ -187,7 +177,7 @@ class Zygote:
             self._pool = Pool(fds, request.limit)
         return True
 
-    def _tell(self, message: Hello | Failed | Exited) -> None:
+    def _tell(self, message: Hello | Failed | Exited | Load) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._control.send(pack(message))
 
@@ -263,6 +253,8 @@ class Zygote:
             home.mkdir(mode=0o700)
             confine.confine(self._rung, request.confinement, str(home), self._readable)
             gc.enable()
+            if request.decoder:
+                frame_server.run_decoder(sock)
             runtime.run_episode(sock, spool)
         except BaseException as error:  # noqa: BLE001 - a child must never run on into the zygote's loop
             with contextlib.suppress(OSError):
@@ -301,9 +293,8 @@ class Zygote:
         """Kill episodes whose processes together use more memory than they may."""
         self._watch_groups()
         watched = {pid for pid, episode in self._living.items() if episode.group is None}
-        if not watched:
-            return
-        families = memory.resident_by_root(watched)
+        families = memory.resident_by_root(watched) if watched else {}
+        self._tell_load(families)
         # Pages in common count for each process here, and every descriptor as a socket, so this can only be too much.
         suspects = [
             root
@@ -343,6 +334,18 @@ class Zygote:
             ].cause = f"memory was short in its worker, and it held most of it: {held[greediest] >> 20} MiB"
             os.kill(greediest, signal.SIGKILL)
 
+    def _tell_load(self, families: dict[int, dict[int, int]]) -> None:
+        """Let the host know how much its episodes hold beyond what every fork of this process shares."""
+        if time.monotonic() < self._tell_at:
+            return
+        self._tell_at = time.monotonic() + _WATCH_MS / 1000
+        own = sum(max(0, size - self._resident) for family in families.values() for size in family.values())
+        if self._pool is not None:
+            own += self._pool.held
+        if abs((own >> 20) - self._told_mb) >= _LOAD_STEP_MB:
+            self._told_mb = own >> 20
+            self._tell(Load(self._told_mb))
+
     def end(self) -> None:
         """Kill what still lives, and leave nothing on the disk."""
         for pid in self._living:
@@ -371,25 +374,6 @@ def _cause(status: int, used_s: float, bound_s: int) -> str:
         except ValueError:
             return f"killed by signal {number}"
     return f"exit code {os.WEXITSTATUS(status)}"
-
-
-def _import_libraries() -> dict[str, str]:
-    """Import what is there and say which versions; a library that is missing is simply not offered."""
-    versions = {}
-    for name, submodules in _LIBRARIES.items():
-        try:
-            module = importlib.import_module(name)
-            for submodule in submodules:
-                importlib.import_module(submodule)
-        except ImportError:
-            continue
-        versions[name] = str(getattr(module, "__version__", "?"))
-    if "cv2" in sys.modules:
-        sys.modules["cv2"].setNumThreads(1)
-    from PIL import Image
-
-    Image.init()
-    return versions
 
 
 def run(control: socket.socket, settings: Settings) -> int:

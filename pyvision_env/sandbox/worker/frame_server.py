@@ -1,0 +1,280 @@
+"""The decoder of one video: fills a memfd with the frames that the rollouts of a group ask for.
+
+It runs in a process confined like an episode's, since the video may be hostile, and serves that video alone. Those it
+serves may be hostile too: all they can do is name frames, a few at a time. They never write what others read (the memfd
+is sealed), nobody waits for a peer that does not read, frames are decoded in turn for everybody, and whoever used up
+its share of processor time is sent away. What one rollout can learn of another is which frames are quickly there.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import mmap
+import os
+import select
+import socket
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+
+import msgspec
+import numpy as np
+
+from .frame_client import GREETING, NOT_SERVED, WORD, Outline
+from .video_decode import Decoder
+from .video_index import DescriptorFile, FrameIndex, build_index
+from .video_times import VideoError
+from .wire import Attach, Decode, Reply, receive_request, send
+
+_MOST = 64
+_FEWEST_SLOTS = 4
+_CHUNK = 4
+_DECODERS = 4
+_MOST_WAIT_S = 2.0
+
+
+class _Client:
+    """One rollout's reader."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.request = 0
+        self.numbers: list[int] = []
+        # Frame number -> its place in the request, of those it has no answer on yet; ascending.
+        self.pending: OrderedDict[int, int] = OrderedDict()
+        self.used_s = 0.0
+
+
+class _Slots:
+    """Which frame lies in which slot; the longest unused one is given to the next frame."""
+
+    def __init__(self, count: int) -> None:
+        self._free = deque(range(count))
+        self._by_frame: OrderedDict[int, int] = OrderedDict()
+
+    def find(self, number: int) -> int | None:
+        """The slot of a frame that is there."""
+        slot = self._by_frame.get(number)
+        if slot is not None:
+            self._by_frame.move_to_end(number)
+        return slot
+
+    def take(self, number: int, pinned: set[int]) -> int | None:
+        """A slot for a frame, unless all hold frames that are ``pinned``."""
+        if self._free:
+            slot = self._free.popleft()
+        else:
+            victim = next((frame for frame in self._by_frame if frame not in pinned), None)
+            if victim is None:
+                return None
+            slot = self._by_frame.pop(victim)
+        self._by_frame[number] = slot
+        return slot
+
+
+class FrameServer:
+    """Decodes for whoever the host attaches.
+
+    Args:
+        host: Socket from which the host attaches clients; the server ends with it.
+        video: Descriptor of the video.
+        memory: What may be filled with frames; nobody else writes it.
+        client_cpu_s: Processor seconds that may be spent for one client.
+
+    Raises:
+        VideoError: The video cannot be read, or its frames are too large to be kept.
+    """
+
+    def __init__(self, host: socket.socket, video: int, memory: mmap.mmap, client_cpu_s: float) -> None:
+        self._host = host
+        self._client_cpu_s = client_cpu_s
+        size = len(memory)
+        self._memory = np.frombuffer(memory, np.uint8)
+        self._source = DescriptorFile(video)
+        self._index = build_index(self._source)
+        outline = msgspec.msgpack.encode(_outline(self._index))
+        width, height = self._index.size
+        self._frame_bytes = width * height * 3
+        self._slot_bytes = _to_pages(self._frame_bytes)
+        self._slots_at = _to_pages(len(outline))
+        count = (size - self._slots_at) // self._slot_bytes
+        if count < _FEWEST_SLOTS:
+            raise VideoError(f"frames of {width}x{height} pixels are too large to be kept in {size >> 20} MiB")
+        self._memory[: len(outline)] = np.frombuffer(outline, np.uint8)
+        self._slots = _Slots(count)
+        self._most = max(1, min(_MOST, count // _FEWEST_SLOTS))
+        self._greeting = GREETING.pack(len(outline), self._slots_at, self._slot_bytes, self._most)
+        self._clients: dict[int, _Client] = {}
+        self._decoders: OrderedDict[int, Decoder] = OrderedDict()
+        self._seconds_a_frame = 0.0
+
+    def serve(self) -> None:
+        """Work until the host hangs up."""
+        poll = select.poll()
+        poll.register(self._host, select.POLLIN)
+        turn: deque[int] = deque()
+        while True:
+            busy = any(client.pending for client in self._clients.values())
+            for fd, _ in poll.poll(0 if busy else None):
+                began = time.process_time()
+                if fd == self._host.fileno():
+                    if not self._attach(poll):
+                        return
+                elif not self._hear(self._clients[fd]):
+                    self._detach(fd, poll)
+                else:
+                    self._charge(fd, began, poll)
+            for fd in self._clients.keys() - set(turn):
+                turn.append(fd)
+            for _ in range(len(turn)):
+                fd = turn.popleft()
+                client = self._clients.get(fd)
+                if client is None:
+                    continue
+                turn.append(fd)
+                if client.pending:
+                    began = time.process_time()
+                    self._decode_for(fd, client)
+                    self._charge(fd, began, poll)
+                    break
+
+    def _attach(self, poll: select.poll) -> bool:
+        try:
+            request, fds = receive_request(self._host)
+        except EOFError:
+            return False
+        if not isinstance(request, Attach) or len(fds) != 2:
+            return False
+        sock = socket.socket(fileno=fds[0])
+        sock.setblocking(False)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds[1:]))]
+        try:
+            sock.sendmsg([self._greeting], rights)
+        except OSError:
+            sock.close()
+            return True
+        finally:
+            os.close(fds[1])
+        self._clients[sock.fileno()] = _Client(sock)
+        poll.register(sock, select.POLLIN)
+        return True
+
+    def _detach(self, fd: int, poll: select.poll) -> None:
+        poll.unregister(fd)
+        self._clients.pop(fd).sock.close()
+        decoder = self._decoders.pop(fd, None)
+        if decoder is not None:
+            decoder.close()
+
+    def _charge(self, fd: int, began: float, poll: select.poll) -> None:
+        client = self._clients[fd]
+        client.used_s += time.process_time() - began
+        if client.used_s > self._client_cpu_s:
+            self._detach(fd, poll)
+
+    def _hear(self, client: _Client) -> bool:
+        """Take a client's next request in place of its last one; False if it has gone or talks nonsense."""
+        try:
+            # No room for descriptors: what a client may send along is dropped by the kernel.
+            data = client.sock.recv((_MOST + 2) * WORD.itemsize)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if not data or len(data) % WORD.itemsize:
+            return False
+        client.request, *numbers = np.frombuffer(data, WORD).tolist()
+        if len(numbers) > self._most or any(number >= len(self._index.packets) for number in numbers):
+            return False
+        client.numbers = numbers
+        client.pending = OrderedDict((number, place) for place, number in enumerate(numbers))
+        there = [number for number in numbers if self._slots.find(number) is not None]
+        self._answer(there)
+        others = {number for other in self._clients.values() if other is not client for number in other.pending}
+        if len(others - set(numbers)) * self._seconds_a_frame > _MOST_WAIT_S:
+            # Everybody decoding for itself is then faster than one after the other here.
+            self._refuse(client, list(client.pending))
+        return True
+
+    def _decode_for(self, fd: int, client: _Client) -> None:
+        """Decode the next few frames that a client waits for, and give them to all who wait for them."""
+        chunk = sorted(client.pending)[:_CHUNK]
+        width, height = self._index.size
+        batch = np.empty((len(chunk), height, width, 3), np.uint8)
+        began = time.process_time()
+        try:
+            self._decoder_of(fd).fill(batch, {number: [row] for row, number in enumerate(chunk)})
+        except VideoError:
+            # Which of them is damaged the client finds out by itself.
+            self._refuse(client, chunk)
+            return
+        seconds = (time.process_time() - began) / len(chunk)
+        self._seconds_a_frame += 0.2 * (seconds - self._seconds_a_frame)
+        pinned = {number for each in self._clients.values() for number in each.numbers if number not in each.pending}
+        for number, pixels in zip(chunk, batch, strict=True):
+            slot = self._slots.take(number, pinned)
+            if slot is None:
+                self._refuse(client, [number])
+                continue
+            at = self._slots_at + slot * self._slot_bytes
+            self._memory[at : at + self._frame_bytes] = pixels.reshape(-1)
+            pinned.add(number)
+        self._answer(chunk)
+
+    def _decoder_of(self, fd: int) -> Decoder:
+        """Every client has its own, as far as memory allows, which goes on where its last request ended."""
+        decoder = self._decoders.pop(fd, None)
+        if decoder is None:
+            decoder = Decoder(self._source, self._index, self._index.size)
+            if len(self._decoders) >= _DECODERS:
+                self._decoders.popitem(last=False)[1].close()
+        self._decoders[fd] = decoder
+        return decoder
+
+    def _answer(self, numbers: Iterable[int]) -> None:
+        """Tell everybody who waits for some of these frames the slots of those that are there."""
+        slots = {number: slot for number in numbers if (slot := self._slots.find(number)) is not None}
+        for client in self._clients.values():
+            pairs = [(client.pending.pop(number), slot) for number, slot in slots.items() if number in client.pending]
+            self._tell(client, pairs)
+
+    def _refuse(self, client: _Client, numbers: Iterable[int]) -> None:
+        self._tell(client, [(client.pending.pop(number), NOT_SERVED) for number in numbers])
+
+    def _tell(self, client: _Client, pairs: list[tuple[int, int]]) -> None:
+        if pairs:
+            words = [client.request, *(word for pair in pairs for word in pair)]
+            try:
+                client.sock.send(np.array(words, WORD).tobytes())
+            except OSError:
+                # It does not read, or has gone: shut, so that the next poll buries it.
+                with contextlib.suppress(OSError):
+                    client.sock.shutdown(socket.SHUT_RDWR)
+
+
+def _outline(index: FrameIndex) -> Outline:
+    timeline = index.timeline
+    keys = sorted({key.first_frame for key in index.key_frames})
+    return Outline(
+        starts=timeline.starts.astype(np.float64).tobytes(), keys=np.array(keys, np.int64).tobytes(),
+        duration_s=timeline.duration_s, fps=timeline.fps, tick_s=timeline.tick_s,
+        width=index.size[0], height=index.size[1],
+    )  # fmt: skip
+
+
+def _to_pages(size: int) -> int:
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def run_decoder(sock: socket.socket) -> None:
+    """Serve one video in this process and never return; whoever is attached then reads for itself."""
+    with contextlib.suppress(EOFError, OSError, VideoError):
+        request, fds = receive_request(sock)
+        if isinstance(request, Decode) and len(fds) == 2:
+            video, fd = fds
+            memory = mmap.mmap(fd, os.fstat(fd).st_size)
+            os.close(fd)
+            send(sock, Reply(seq=request.seq))
+            FrameServer(sock, video, memory, request.client_cpu_s).serve()
+    os._exit(0)

@@ -1,0 +1,167 @@
+"""The decoder of a group in one process with its readers: exact frames on every container, few slots, fair turns."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from pyvision_env.sandbox.worker import wire
+from pyvision_env.sandbox.worker.footage import Footage
+from pyvision_env.sandbox.worker.frame_client import NOT_SERVED, WORD, FrameClient
+from pyvision_env.sandbox.worker.frame_server import FrameServer
+from pyvision_env.sandbox.worker.video import DescriptorFile, VideoError, VideoReader
+from tests.video.barcode_clips import (
+    HEIGHT,
+    VFR_GAPS_MS,
+    WIDTH,
+    cut_without_recoding,
+    read_number,
+    write_clip,
+    x264_clip,
+)
+
+SLOT = -(-WIDTH * HEIGHT * 3 // mmap.PAGESIZE) * mmap.PAGESIZE
+
+CLIPS: dict[str, Callable[[Path], Path]] = {
+    "b-frames": lambda d: x264_clip(d / "v.mp4"),
+    "open GOP": lambda d: x264_clip(d / "v.mkv", ":open-gop=1"),
+    "variable rate": lambda d: x264_clip(d / "v.mp4", gaps_ms=VFR_GAPS_MS),
+    "MPEG-TS": lambda d: x264_clip(d / "v.ts"),
+    "cut without recoding": lambda d: cut_without_recoding(x264_clip(d / "o.mp4"), d / "v.mp4", 1.4),
+    "rotated": lambda d: x264_clip(d / "v.mp4", rotation=90),
+    "mpeg4 in AVI": lambda d: write_clip(d / "v.avi", "mpeg4"),
+}
+
+
+class Desk:
+    """A decoder in a thread of this process, and readers of its video."""
+
+    def __init__(self, path: Path, size: int, client_cpu_s: float = 60.0) -> None:
+        self.video = os.open(path, os.O_RDONLY)
+        self._fd = os.memfd_create("frames")
+        os.ftruncate(self._fd, size)
+        self._host, self._theirs = socket.socketpair()
+        self._clients: list[socket.socket] = []
+        self.server = FrameServer(self._theirs, self.video, mmap.mmap(self._fd, size), client_cpu_s)
+        self._thread = threading.Thread(target=self.server.serve)
+        self._thread.start()
+
+    def socket(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            wire.send(self._host, wire.Attach(), fds=[theirs.fileno(), self._fd])
+        self._clients.append(ours)
+        return ours
+
+    def reader(self) -> VideoReader:
+        return VideoReader(Footage(DescriptorFile(self.video), FrameClient(self.socket())))
+
+    def close(self) -> None:
+        self._host.close()
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+        for sock in [self._theirs, *self._clients, *(client.sock for client in self.server._clients.values())]:
+            sock.close()
+        os.close(self._fd)
+        os.close(self.video)
+
+
+@pytest.fixture
+def desk_of() -> Iterator[Callable[..., Desk]]:
+    desks: list[Desk] = []
+
+    def make(path: Path, size: int = 16 << 20, **options: float) -> Desk:
+        desks.append(Desk(path, size, **options))
+        return desks[-1]
+
+    yield make
+    for desk in desks:
+        desk.close()
+
+
+@pytest.mark.parametrize("kind", CLIPS)
+def test_shared_frames_and_times_equal_those_of_a_reader_of_its_own(
+    kind: str, tmp_path: Path, desk_of: Callable[..., Desk]
+) -> None:
+    path = CLIPS[kind](tmp_path)
+    shared, own = desk_of(path).reader(), VideoReader(path)
+    wanted = [*Random(0).sample(range(len(own)), 20), 0, len(own) - 1, 3, 3]
+    assert np.array_equal(shared.get_batch(wanted), own.get_batch(wanted))
+    assert np.array_equal(shared[7], own[7])
+    assert shared.info() == own.info()
+    assert shared.get_key_indices() == own.get_key_indices()
+    assert np.array_equal(shared.get_frame_timestamp(range(len(own))), own.get_frame_timestamp(range(len(own))))
+    assert shared._footage._index is None, "the reader decoded for itself"
+
+
+def test_few_slots_serve_many_readers_that_want_different_frames(tmp_path: Path, desk_of: Callable[..., Desk]) -> None:
+    desk = desk_of(x264_clip(tmp_path / "v.mp4"), size=6 * SLOT)
+
+    def read(seed: int) -> bool:
+        wanted = [Random(seed).randrange(90) for _ in range(60)]
+        reader = desk.reader()
+        return [read_number(frame) for frame in reader.get_batch(wanted)] == wanted
+
+    with ThreadPoolExecutor(5) as threads:
+        assert list(threads.map(read, range(5))) == [True] * 5
+
+
+def test_a_frame_that_somebody_was_promised_stays_until_it_is_copied(
+    tmp_path: Path, desk_of: Callable[..., Desk]
+) -> None:
+    desk = desk_of(x264_clip(tmp_path / "v.mp4"), size=5 * SLOT)  # one slot is taken by the outline
+    slow = [desk.socket() for _ in range(4)]
+    for number, sock in enumerate(slow):
+        sock.recv(100)
+        sock.send(np.array([1, number], WORD).tobytes())
+        assert np.frombuffer(sock.recv(100), WORD).tolist()[:2] == [1, 0]
+    greedy = desk.socket()
+    greedy.recv(100)
+    greedy.send(np.array([1, 50], WORD).tobytes())
+    assert np.frombuffer(greedy.recv(100), WORD).tolist() == [1, 0, NOT_SERVED]
+    slow[0].send(np.array([2], WORD).tobytes())
+    greedy.send(np.array([2, 50], WORD).tobytes())
+    request, place, slot = np.frombuffer(greedy.recv(100), WORD).tolist()
+    assert (request, place) == (2, 0)
+    assert slot != NOT_SERVED
+    assert read_number(desk.reader()[50]) == 50
+
+
+def test_a_reader_that_used_up_its_share_is_sent_away_and_others_are_not(
+    tmp_path: Path, desk_of: Callable[..., Desk]
+) -> None:
+    desk = desk_of(x264_clip(tmp_path / "v.mp4"), size=6 * SLOT, client_cpu_s=0.02)
+    greedy, modest = desk.reader(), desk.reader()
+    for number in Random(0).sample(range(90), 90):
+        assert read_number(greedy[number]) == number
+    assert greedy._footage.decoded_by is not None
+    assert greedy._footage.decoded_by._sock is None
+    assert read_number(modest[1]) == 1
+    assert modest._footage._index is None
+
+
+def test_frames_too_large_for_the_memory_are_refused(tmp_path: Path) -> None:
+    host, theirs = socket.socketpair()
+    with host, theirs, x264_clip(tmp_path / "v.mp4").open("rb") as video:
+        memory = mmap.mmap(-1, 3 * SLOT)
+        with pytest.raises(VideoError, match="too large to be kept"):
+            FrameServer(theirs, video.fileno(), memory, client_cpu_s=1)
+
+
+def test_a_reader_in_a_forked_child_reads_for_itself(tmp_path: Path, desk_of: Callable[..., Desk]) -> None:
+    reader = desk_of(x264_clip(tmp_path / "v.mp4")).reader()
+    assert read_number(reader[5]) == 5
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if read_number(reader[6]) == 6 else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert read_number(reader[7]) == 7
