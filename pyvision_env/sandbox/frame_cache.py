@@ -7,12 +7,14 @@ A decoder can be ended at any moment, by the host or by its video: its rollouts 
 
 from __future__ import annotations
 
+import array
 import contextlib
 import fcntl
 import logging
 import os
 import secrets
 import socket
+import termios
 import threading
 import time
 from collections import OrderedDict
@@ -34,6 +36,9 @@ _ANSWER_S = 10.0
 _REST_S = 60.0
 _REMEMBERED = 1024
 _CLIENT_SHARE = 4
+# A process may open 256 files; and who is so late in line gets little of a decoder's time.
+_MOST_SEATS = 200
+_STUCK_S = 5.0
 # A runtime with a kernel of its own, such as gVisor, hands no memory and no socket from one container to another.
 _ONE_KERNEL = (None, "runc", "crun")
 
@@ -91,6 +96,23 @@ class _Entry:
         self.waiting: list[socket.socket] = []
         self.seats = 0
         self.over = False
+        self._unread_since: float | None = None
+
+    @property
+    def stuck(self) -> bool:
+        """Whether its process has not read for some time what was sent to it."""
+        if self.placed is None:
+            return False
+        unread = array.array("i", [0])
+        try:
+            fcntl.ioctl(self.placed[1].sock, termios.TIOCOUTQ, unread)
+        except OSError:
+            return False
+        if not unread[0]:
+            self._unread_since = None
+        elif self._unread_since is None:
+            self._unread_since = time.monotonic()
+        return self._unread_since is not None and time.monotonic() - self._unread_since > _STUCK_S
 
     @property
     def lost(self) -> bool:
@@ -210,11 +232,19 @@ class FrameCache:
             return None, evicted
         entry = self._entries[key] = _Entry(key, self._size)
         self._reserved += entry.size
-        threading.Thread(target=self._bring_up, args=(entry, copy), name="decoder-start", daemon=True).start()
+        try:
+            threading.Thread(target=self._bring_up, args=(entry, copy), name="decoder-start", daemon=True).start()
+        except RuntimeError as error:
+            _log.warning("no decoder for the rollouts of a video: %s", error)
+            os.close(copy)
+            self._drop(entry)
+            return None, evicted
         return entry, evicted
 
     def _sit_down(self, entry: _Entry, ended: list[_Entry]) -> Seat | None:
         """With the lock held: a socket to the decoder."""
+        if entry.seats >= _MOST_SEATS:
+            return None
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError:
@@ -233,8 +263,11 @@ class FrameCache:
         try:
             deadline = time.monotonic() + self._config.open_timeout_s
             link, lease = self._places.place(deadline, entry.size >> 20, decoder=True)
-        except SandboxError as error:
-            _log.info("no decoder for the rollouts of a video: %s", error)
+        except Exception as error:  # noqa: BLE001 - the rollouts must not wait for it for ever
+            _log.log(
+                logging.INFO if isinstance(error, SandboxError) else logging.WARNING,
+                "no decoder for the rollouts of a video: %s", error,
+            )  # fmt: skip
             os.close(video)
             self._fail(entry)
             return
@@ -267,9 +300,9 @@ class FrameCache:
             self._rest(entry.key)
 
     def _forget_lost(self, key: Hashable) -> list[_Entry]:
-        """With the lock held: a decoder that ended by itself is not started again at once."""
+        """With the lock held: a decoder that ended by itself, or hangs, is not started again at once."""
         entry = self._entries.get(key)
-        if entry is None or not entry.lost:
+        if entry is None or not (entry.lost or entry.stuck):
             return []
         self._drop(entry)
         self._rest(key)

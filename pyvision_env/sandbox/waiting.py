@@ -64,12 +64,13 @@ class WaitingLine:
         try:
             yield ticket
         finally:
-            self._tickets.remove(ticket)
+            if ticket in self._tickets:
+                self._tickets.remove(ticket)
             self.wake_first()
 
     def is_first(self, ticket: Ticket) -> bool:
         """Whether it is this one's turn."""
-        return self._tickets[0] is ticket
+        return bool(self._tickets) and self._tickets[0] is ticket
 
     def wake_first(self) -> None:
         """Something changed: let the first one look."""
@@ -77,10 +78,12 @@ class WaitingLine:
             self._tickets[0].wake()
 
     def fail_all(self, failure: SandboxError | None = None) -> None:
-        """Let everybody look, and give up for this reason if there is one."""
+        """Let everybody look, and give up for this reason if there is one: nothing more is done for them then."""
         for ticket in self._tickets:
             ticket.failure = failure
             ticket.wake()
+        if failure is not None:
+            self._tickets.clear()
 
 
 def refuse_beyond(most: int, waiting: int) -> None:

@@ -90,6 +90,7 @@ class Workers:
         self._ending: deque[WorkerLink] = deque(maxlen=256)
         self._starts: dict[threading.Thread, float] = {}
         self._retry_at = 0.0
+        self._spared: list[Lease] = []
         self._closed = False
         self.kind = launcher.kind
         self.isolation: IsolationReport | None = None
@@ -224,8 +225,17 @@ class Workers:
 
     def _make_way(self) -> None:
         """Before an episode has to wait for others to end, a process that only saves work is ended."""
-        for spared in self._give_way():
-            self.end(*spared)
+        self._spared = [lease for lease in self._spared if not lease.ended.is_set()]
+        # One at a time: what is on its way out makes room soon.
+        spared = [] if self._spared else self._give_way()
+        if spared:
+            self._spared = [lease for _, lease in spared]
+            # Not with the lock held: a worker that does not listen would keep all others from their places.
+            threading.Thread(target=self._end_all, args=(spared,), name="make-way", daemon=True).start()
+
+    def _end_all(self, spared: list[tuple[WorkerLink, Lease]]) -> None:
+        for link, lease in spared:
+            self.end(link, lease)
 
     def nudge(self) -> None:
         """Let who is first in line look again."""

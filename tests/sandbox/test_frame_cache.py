@@ -6,6 +6,7 @@ import contextlib
 import gc
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 from pyvision_env.config import Limits
-from pyvision_env.sandbox import Episode, Sandbox, make_sandbox
+from pyvision_env.sandbox import Episode, Sandbox, frame_cache, make_sandbox
 from tests.sandbox.workers import wait_until
 from tests.video.barcode_clips import read_number, x264_clip
 
@@ -202,6 +203,61 @@ def test_a_decoder_that_hangs_is_given_up_and_the_frames_are_read_here(
             assert read(episode, [33, 66]) == [33, 66]
         finally:
             decoder.send_signal(signal.SIGCONT)
+
+
+def test_a_decoder_that_does_not_read_is_ended_and_keeps_nobody_waiting(
+    local: Sandbox, clip: Path, new_decoder: Callable[[], psutil.Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame_cache, "_STUCK_S", 0.5)
+    with local.open(videos=[clip]) as episode:
+        assert read(episode, [1]) == [1]
+        decoder = new_decoder()
+        decoder.suspend()
+        for number in range(3):
+            # Each notices that what the one before it sent lies there unread.
+            with local.open(videos=[clip]) as later:
+                assert read(later, [number]) == [number]
+        assert not decoder.is_running() or wait_until(lambda: not decoder.is_running(), 30)
+        with local.open(videos=[clip]) as last:
+            assert last.run("print(video_clue_0._footage.decoded_by)").text == "None\n"
+
+
+def test_more_rollouts_than_a_decoder_serves_decode_for_themselves(
+    local: Sandbox, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame_cache, "_MOST_SEATS", 1)
+    with local.open(videos=[clip]) as first, local.open(videos=[clip]) as second:
+        assert read(first, [5]) == read(second, [5]) == [5]
+        assert first.run(SHARED).text == "True\n"
+        assert second.run("print(video_clue_0._footage.decoded_by)").text == "None\n"
+
+
+def test_without_a_thread_for_its_start_there_is_no_decoder_and_nothing_is_reserved(
+    local: Sandbox, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoThreads(threading.Thread):
+        def start(self) -> None:
+            if self.name == "decoder-start":
+                raise RuntimeError("can't start new thread")
+            super().start()
+
+    reserved = local._frames.reserved_bytes
+    monkeypatch.setattr(frame_cache.threading, "Thread", NoThreads)
+    with local.open(videos=[clip]) as episode:
+        assert read(episode, [5]) == [5]
+        assert local._frames.reserved_bytes == reserved
+
+
+def test_a_decoder_holds_nothing_that_others_write_to(
+    local: Sandbox, clip: Path, new_decoder: Callable[[], psutil.Process]
+) -> None:
+    with local.open(videos=[clip]) as episode:
+        assert read(episode, [5]) == [5]
+        held = Path(f"/proc/{new_decoder().pid}/fd")
+        targets = {int(entry.name): str(entry.readlink()) for entry in held.iterdir()}
+        assert {targets[fd] for fd in (0, 1, 2)} == {"/dev/null"}
+        others = [target for fd, target in targets.items() if fd > 2 and not target.startswith("/proc/")]
+        assert {target.partition(":")[0] for target in others} <= {"socket", "/memfd", "/dev/null"}
 
 
 def test_memory_is_bounded_and_the_video_longest_unwanted_gives_way(clip: Path, tmp_path: Path) -> None:

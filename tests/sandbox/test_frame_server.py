@@ -6,6 +6,7 @@ import mmap
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from pyvision_env.sandbox.worker import wire
+from pyvision_env.sandbox.worker import frame_server, wire
 from pyvision_env.sandbox.worker.footage import Footage
 from pyvision_env.sandbox.worker.frame_client import NOT_SERVED, WORD, FrameClient
 from pyvision_env.sandbox.worker.frame_server import FrameServer
@@ -116,8 +117,9 @@ def test_few_slots_serve_many_readers_that_want_different_frames(tmp_path: Path,
 
 
 def test_a_frame_that_somebody_was_promised_stays_until_it_is_copied(
-    tmp_path: Path, desk_of: Callable[..., Desk]
+    tmp_path: Path, desk_of: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(frame_server, "_PINNED_S", 600.0)
     desk = desk_of(x264_clip(tmp_path / "v.mp4"), size=5 * SLOT)  # one slot is taken by the outline
     slow = [desk.socket() for _ in range(4)]
     for number, sock in enumerate(slow):
@@ -134,6 +136,74 @@ def test_a_frame_that_somebody_was_promised_stays_until_it_is_copied(
     assert (request, place) == (2, 0)
     assert slot != NOT_SERVED
     assert read_number(desk.reader()[50]) == 50
+
+
+def test_who_never_copies_keeps_its_slots_for_a_while_and_not_for_ever(
+    tmp_path: Path, desk_of: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame_server, "_PINNED_S", 0.0)
+    desk = desk_of(x264_clip(tmp_path / "v.mp4"), size=5 * SLOT)
+    for number in range(4):
+        sock = desk.socket()
+        sock.recv(100)
+        sock.send(np.array([1, number], WORD).tobytes())
+        sock.recv(100)
+    reader = desk.reader()
+    assert [read_number(reader[number]) for number in (50, 60, 70)] == [50, 60, 70]
+    assert reader._footage._index is None, "the reader decoded for itself"
+
+
+@pytest.mark.parametrize("moment", ["before", "while"])
+def test_a_slot_that_is_used_anew_is_not_taken_for_the_old_frame(
+    moment: str, tmp_path: Path, desk_of: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the decoder sends a reader away that has not copied yet, or waited for it long enough."""
+    monkeypatch.setattr(frame_server, "_PINNED_S", 0.0)
+    desk = desk_of(x264_clip(tmp_path / "v.mp4"), size=5 * SLOT)
+    other, reader = desk.reader(), desk.reader()
+    client = reader._footage.decoded_by
+    assert client is not None
+    turn_over = lambda: other.get_batch(range(60, 68))  # noqa: E731 - twice as many frames as there are slots
+    if moment == "before":
+        copy = client._copy
+        monkeypatch.setattr(client, "_copy", lambda *args: (turn_over(), copy(*args))[1])
+    else:
+        stamp, reads = client._stamp, iter(range(1_000_000))
+        monkeypatch.setattr(client, "_stamp", lambda slot: (turn_over() if next(reads) % 2 else None, stamp(slot))[1])
+    assert read_number(reader[5]) == 5
+    assert reader._footage._index is not None, "the old slot was good enough"
+
+
+def test_whoever_got_least_is_served_and_keeps_its_turn_for_a_while(tmp_path: Path) -> None:
+    host, theirs = socket.socketpair()
+    with host, theirs, x264_clip(tmp_path / "v.mp4").open("rb") as video:
+        server = FrameServer(theirs, video.fileno(), mmap.mmap(-1, 16 << 20), client_cpu_s=60)
+        greedy, modest, idle = (frame_server._Client(host, 0.0) for _ in range(3))
+        server._clients = {1: greedy, 2: modest, 3: idle}
+        assert server._whose_turn() is None
+        greedy.turn_s, modest.turn_s = 3.0, 1.0
+        greedy.pending[5] = modest.pending[6] = 0
+        assert server._whose_turn() is modest
+        modest.turn_s += frame_server._TURN_S / 2
+        greedy.turn_s = 0.0
+        assert server._whose_turn() is modest, "its turn is not over"
+        modest.turn_s += frame_server._TURN_S
+        assert server._whose_turn() is greedy
+        greedy.pending.clear()
+        assert server._whose_turn() is modest
+
+
+def test_a_reader_waits_so_long_in_its_life_and_no_longer(
+    tmp_path: Path, desk_of: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = desk_of(x264_clip(tmp_path / "v.mp4"))
+    decode = desk.server._decode_for
+    monkeypatch.setattr(desk.server, "_decode_for", lambda *args: (time.sleep(0.4), decode(*args)))
+    client = FrameClient(desk.socket(), patience_s=1.0)
+    reader = VideoReader(Footage(DescriptorFile(desk.video), client))
+    wanted = [3, 13, 23, 33, 43]
+    assert [read_number(reader[number]) for number in wanted] == wanted
+    assert client._sock is None, "each answer came in time, all together did not"
 
 
 def test_a_reader_that_used_up_its_share_is_sent_away_and_others_are_not(

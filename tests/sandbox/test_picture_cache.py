@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,3 +142,28 @@ def test_a_callers_pillow_image_is_left_as_it_is() -> None:
         assert sandbox.picture(image).pixels.shape == (90, 70, 3)
     assert image.size == (90, 70)
     assert np.array_equal(np.asarray(image), PICTURE)
+
+
+def hidden_channel() -> bytes:
+    data = BytesIO()
+    Image.frombytes("RGBX", (40, 30), bytes([9, 8, 7, 0x53]) * 1200).save(data, "TIFF")
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        lambda: Image.new("RGB", (400, 300), (1, 2, 3)).convert("RGB", (1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0)),
+        lambda: Image.fromarray(PICTURE).resize((400, 300)),
+        hidden_channel,
+        lambda: PICTURE,
+    ],
+    ids=["matrix", "resized", "TIFF with a hidden channel", "array"],
+)
+def test_a_shared_picture_holds_its_pixels_and_nothing_else(source: Callable[[], Any]) -> None:
+    """Pillow's fourth byte may be freed memory of this process."""
+    image = load_picture(source())
+    shared = SharedPicture(image)
+    pixels = np.frombuffer(os.pread(shared.fd, shared.nbytes + 1, 0), np.uint8).reshape(image.height, image.width, 4)
+    assert (pixels[..., 3] == 255).all()
+    assert np.array_equal(pixels[..., :3], np.asarray(image))

@@ -37,8 +37,8 @@ class Footage:
             self.key_indices = sorted({key.first_frame for key in index.key_frames})
         else:
             outline = decoded_by.outline
-            self.timeline, self.size = outline.timeline(), (outline.width, outline.height)
-            self.key_indices = memoryview(outline.keys).cast("q").tolist()
+            self.timeline, self.size = decoded_by.timeline, (outline.width, outline.height)
+            self.key_indices = decoded_by.key_indices
 
     @property
     def index(self) -> FrameIndex:

@@ -1,9 +1,9 @@
 """Frames of a video from the decoder that serves all rollouts of its group.
 
 A decoder process (``frame_server``) writes decoded frames into slots of a memfd that nobody else can write. A reader
-asks for frames over a socket of its own, is told their slots, and copies them out while the decoder keeps the slots
-from being used for anything else. Whatever goes wrong here (no decoder, a dead, slow or busy one), the reader decodes
-the frames by itself and gets the same pixels.
+asks for frames over a socket of its own, is told their slots, and copies them out; the slot's stamp tells whether it
+held that frame all the while. Whatever goes wrong here (no decoder, a dead, slow or busy one), the reader decodes the
+frames by itself and gets the same pixels, unless the video is damaged.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
@@ -23,9 +24,13 @@ import numpy.typing as npt
 
 from .video_times import Timeline
 
-GREETING = struct.Struct("<QQQI")
-"""First message of the decoder, a memfd with it: length of the outline at its start, where the slots begin, bytes of a
-slot, the most frames one request may name."""
+GREETING = struct.Struct("<QQQQI")
+"""First message of the decoder, a memfd with it: length of the outline at its start, where the stamps and where the
+slots begin, bytes of a slot, the most frames one request may name."""
+
+STAMP = np.dtype("<u8")
+"""Of each slot: the number of its frame plus one, and above these 32 bits a count that no other content has; 0 while
+it is written."""
 
 NOT_SERVED = 0xFFFFFFFF
 """In place of a slot: the decoder does not give this frame, decode it yourself."""
@@ -34,7 +39,8 @@ WORD = np.dtype("<u4")
 """All messages after the greeting are words. A request: its number, the frames' numbers (none: those had are copied).
 An answer: the request's number, then pairs of a frame's place in the request and its slot."""
 
-_PATIENCE_S = 5.0
+_GREETING_S = 5.0
+_PATIENCE_S = 10.0
 _MAX_ANSWER = 1 << 12
 _MAX_OUTLINE = 64 << 20
 
@@ -68,7 +74,7 @@ class FrameClient:
 
     Args:
         sock: Connected SEQPACKET socket; closed with this object's last use.
-        patience_s: Seconds without any progress after which a reader goes its own way for good.
+        patience_s: Seconds that a reader waits in its life; then it goes its own way for good.
 
     Raises:
         OSError: The decoder gave up, or did not say in time what the video holds.
@@ -84,20 +90,26 @@ class FrameClient:
         sock.setblocking(False)
         self._memory = -1
         try:
-            self._await(sock, select.POLLIN)
-            data, ancillary, _, _ = sock.recvmsg(GREETING.size, socket.CMSG_SPACE(4))
+            if not _ready(sock, select.POLLIN, _GREETING_S):
+                raise TimeoutError("the decoder is too slow")
+            data, ancillary, _, _ = sock.recvmsg(GREETING.size, socket.CMSG_LEN(4))
             if len(data) != GREETING.size or not ancillary:
                 raise OSError("the decoder hung up")
             self._memory = array.array("i", ancillary[0][2][:4])[0]
-            length, self._slots_at, self._slot_bytes, self._most = GREETING.unpack(data)
+            length, self._stamps_at, self._slots_at, self._slot_bytes, self._most = GREETING.unpack(data)
             if length > _MAX_OUTLINE or self._most < 1:
-                raise ValueError("a decoder's greeting that makes no sense")
+                raise ValueError("its greeting")
             self.outline = _outlines.decode(os.pread(self._memory, length, 0))
+            self.timeline = self.outline.timeline()
+            self.key_indices: list[int] = memoryview(self.outline.keys).cast("q").tolist()
             if self._slot_bytes < self.outline.width * self.outline.height * 3:
-                raise ValueError("a decoder's slots that hold no frame")
-        except (OSError, ValueError):
+                raise ValueError("slots that hold no frame")
+        except OSError:
             self._leave()
             raise
+        except (ValueError, TypeError) as error:
+            self._leave()
+            raise ValueError(f"what a decoder says makes no sense: {error}") from None
 
     def fill(self, batch: npt.NDArray[np.uint8], rows: Mapping[int, Sequence[int]]) -> set[int]:
         """Write frames into rows of ``batch``; gives back the frames that the caller has to decode.
@@ -135,8 +147,7 @@ class FrameClient:
             for place, slot in self._answers():
                 if place in waiting:
                     waiting.discard(place)
-                    if slot != NOT_SERVED:
-                        self._copy(slot, batch, rows[numbers[place]])
+                    if slot != NOT_SERVED and self._copy(slot, numbers[place], batch, rows[numbers[place]]):
                         missing.discard(numbers[place])
         self._send(())
 
@@ -158,7 +169,11 @@ class FrameClient:
             if words[0] == self._request:
                 return list(zip(words[1::2], words[2::2], strict=False))
 
-    def _copy(self, slot: int, batch: npt.NDArray[np.uint8], rows: Sequence[int]) -> None:
+    def _copy(self, slot: int, number: int, batch: npt.NDArray[np.uint8], rows: Sequence[int]) -> bool:
+        """Whether the slot held the frame from beginning to end."""
+        stamp = self._stamp(slot)
+        if stamp & 0xFFFFFFFF != number + 1:
+            return False
         # Read, not mapped: a mapping of the whole would count against the episode's address space.
         first = batch[rows[0]]
         view = memoryview(first).cast("B")
@@ -168,13 +183,20 @@ class FrameClient:
             if count == 0:
                 raise OSError("a slot beyond the decoder's memory")
             view, at = view[count:], at + count
+        if self._stamp(slot) != stamp:
+            return False
         for row in rows[1:]:
             batch[row] = first
+        return True
+
+    def _stamp(self, slot: int) -> int:
+        return int.from_bytes(os.pread(self._memory, STAMP.itemsize, self._stamps_at + slot * STAMP.itemsize), "little")
 
     def _await(self, sock: socket.socket, event: int) -> None:
-        poll = select.poll()
-        poll.register(sock, event)
-        if not poll.poll(self._patience_s * 1000):
+        began = time.monotonic()
+        ready = _ready(sock, event, max(0.0, self._patience_s))
+        self._patience_s -= time.monotonic() - began
+        if not ready:
             raise TimeoutError("the decoder is too slow")
 
     def _connected(self) -> socket.socket:
@@ -198,3 +220,9 @@ def wanted_rows(numbers: Collection[int]) -> dict[int, list[int]]:
     for row, number in enumerate(numbers):
         rows.setdefault(number, []).append(row)
     return rows
+
+
+def _ready(sock: socket.socket, event: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(sock, event)
+    return bool(poll.poll(seconds * 1000))

@@ -2,8 +2,10 @@
 
 It runs in a process confined like an episode's, since the video may be hostile, and serves that video alone. Those it
 serves may be hostile too: all they can do is name frames, a few at a time. They never write what others read (the memfd
-is sealed), nobody waits for a peer that does not read, frames are decoded in turn for everybody, and whoever used up
-its share of processor time is sent away. What one rollout can learn of another is which frames are quickly there.
+is sealed), and a frame is known by its stamp, so that a slot used anew is not taken for the old frame. Those who wait
+share the processor evenly, nobody waits for a peer that does not read, and whoever used up its share of processor time
+is sent away. One rollout can learn of another which frames it asked for: the memory shows what is there. In a damaged
+video a frame may depend on what was decoded before it, so on what others asked for.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from collections.abc import Iterable
 import msgspec
 import numpy as np
 
-from .frame_client import GREETING, NOT_SERVED, WORD, Outline
+from .frame_client import GREETING, NOT_SERVED, STAMP, WORD, Outline
 from .video_decode import Decoder
 from .video_index import DescriptorFile, FrameIndex, build_index
 from .video_times import VideoError
@@ -30,20 +32,35 @@ from .wire import Attach, Decode, Reply, receive_request, send
 _MOST = 64
 _FEWEST_SLOTS = 4
 _CHUNK = 4
+_CHUNK_S = 0.25
+_TURN_S = 0.5
+_PINNED_S = 5.0
 _DECODERS = 4
 _MOST_WAIT_S = 2.0
 
 
 class _Client:
-    """One rollout's reader."""
+    """One rollout's reader.
 
-    def __init__(self, sock: socket.socket) -> None:
+    Attributes:
+        request: Number of the request it waits for.
+        numbers: The frames it asked for.
+        pending: Frame number -> its place in the request, of those it has no answer on yet; ascending.
+        pinned_until: Until then (``time.monotonic()``) it may copy what it was told.
+        used_s: Processor time spent for it.
+        turn_s: The same, counted from the least of those who waited when it joined them: decides whose turn it is.
+        seconds_a_frame: What its frames cost of late.
+    """
+
+    def __init__(self, sock: socket.socket, seconds_a_frame: float) -> None:
         self.sock = sock
         self.request = 0
         self.numbers: list[int] = []
-        # Frame number -> its place in the request, of those it has no answer on yet; ascending.
         self.pending: OrderedDict[int, int] = OrderedDict()
+        self.pinned_until = 0.0
         self.used_s = 0.0
+        self.turn_s = 0.0
+        self.seconds_a_frame = seconds_a_frame
 
 
 class _Slots:
@@ -72,6 +89,10 @@ class _Slots:
         self._by_frame[number] = slot
         return slot
 
+    def give_back(self, number: int) -> None:
+        """The frame did not come."""
+        self._free.append(self._by_frame.pop(number))
+
 
 class FrameServer:
     """Decodes for whoever the host attaches.
@@ -97,23 +118,28 @@ class FrameServer:
         width, height = self._index.size
         self._frame_bytes = width * height * 3
         self._slot_bytes = _to_pages(self._frame_bytes)
-        self._slots_at = _to_pages(len(outline))
-        count = (size - self._slots_at) // self._slot_bytes
+        stamps_at = -(-len(outline) // STAMP.itemsize) * STAMP.itemsize
+        count = max(0, size - stamps_at) // (self._slot_bytes + STAMP.itemsize)
+        self._slots_at = _to_pages(stamps_at + count * STAMP.itemsize)
+        count = min(count, (size - self._slots_at) // self._slot_bytes)
         if count < _FEWEST_SLOTS:
             raise VideoError(f"frames of {width}x{height} pixels are too large to be kept in {size >> 20} MiB")
         self._memory[: len(outline)] = np.frombuffer(outline, np.uint8)
+        self._stamps = np.frombuffer(memory, STAMP, count, stamps_at)
+        self._stamped = 0
         self._slots = _Slots(count)
         self._most = max(1, min(_MOST, count // _FEWEST_SLOTS))
-        self._greeting = GREETING.pack(len(outline), self._slots_at, self._slot_bytes, self._most)
+        self._greeting = GREETING.pack(len(outline), stamps_at, self._slots_at, self._slot_bytes, self._most)
         self._clients: dict[int, _Client] = {}
         self._decoders: OrderedDict[int, Decoder] = OrderedDict()
+        self._turn: _Client | None = None
+        self._turn_ends_s = 0.0
         self._seconds_a_frame = 0.0
 
     def serve(self) -> None:
         """Work until the host hangs up."""
         poll = select.poll()
         poll.register(self._host, select.POLLIN)
-        turn: deque[int] = deque()
         while True:
             busy = any(client.pending for client in self._clients.values())
             for fd, _ in poll.poll(0 if busy else None):
@@ -125,27 +151,36 @@ class FrameServer:
                     self._detach(fd, poll)
                 else:
                     self._charge(fd, began, poll)
-            for fd in self._clients.keys() - set(turn):
-                turn.append(fd)
-            for _ in range(len(turn)):
-                fd = turn.popleft()
-                client = self._clients.get(fd)
-                if client is None:
-                    continue
-                turn.append(fd)
-                if client.pending:
-                    began = time.process_time()
-                    self._decode_for(fd, client)
-                    self._charge(fd, began, poll)
-                    break
+            client = self._whose_turn()
+            if client is not None:
+                began = time.process_time()
+                fd = client.sock.fileno()
+                self._decode_for(fd, client)
+                self._charge(fd, began, poll)
+
+    def _whose_turn(self) -> _Client | None:
+        """Of those who wait the one that got the least, for long enough to make use of its decoder."""
+        waiting = [client for client in self._clients.values() if client.pending]
+        present = self._turn
+        if not waiting:
+            return None
+        if present is None or present not in waiting or present.turn_s >= self._turn_ends_s:
+            present = self._turn = min(waiting, key=lambda client: client.turn_s)
+            self._turn_ends_s = present.turn_s + _TURN_S
+        return present
 
     def _attach(self, poll: select.poll) -> bool:
         try:
             request, fds = receive_request(self._host)
         except EOFError:
             return False
-        if not isinstance(request, Attach) or len(fds) != 2:
+        if not isinstance(request, Attach):
             return False
+        if len(fds) != 2:
+            # There were no more descriptors to be had here: one rollout less is served.
+            for fd in fds:
+                os.close(fd)
+            return True
         sock = socket.socket(fileno=fds[0])
         sock.setblocking(False)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds[1:]))]
@@ -156,7 +191,7 @@ class FrameServer:
             return True
         finally:
             os.close(fds[1])
-        self._clients[sock.fileno()] = _Client(sock)
+        self._clients[sock.fileno()] = _Client(sock, self._seconds_a_frame)
         poll.register(sock, select.POLLIN)
         return True
 
@@ -169,7 +204,9 @@ class FrameServer:
 
     def _charge(self, fd: int, began: float, poll: select.poll) -> None:
         client = self._clients[fd]
-        client.used_s += time.process_time() - began
+        seconds = time.process_time() - began
+        client.used_s += seconds
+        client.turn_s += seconds
         if client.used_s > self._client_cpu_s:
             self._detach(fd, poll)
 
@@ -188,39 +225,71 @@ class FrameServer:
         if len(numbers) > self._most or any(number >= len(self._index.packets) for number in numbers):
             return False
         client.numbers = numbers
+        if not client.pending:
+            # Who did not wait has saved up nothing.
+            waiting = [other.turn_s for other in self._clients.values() if other.pending]
+            client.turn_s = max(client.turn_s, min(waiting, default=0.0))
         client.pending = OrderedDict((number, place) for place, number in enumerate(numbers))
         there = [number for number in numbers if self._slots.find(number) is not None]
         self._answer(there)
-        others = {number for other in self._clients.values() if other is not client for number in other.pending}
-        if len(others - set(numbers)) * self._seconds_a_frame > _MOST_WAIT_S:
+        own = self._work(client, set())
+        ahead = (min(own, self._work(other, set(numbers))) for other in self._clients.values() if other is not client)
+        if sum(ahead) > _MOST_WAIT_S:
             # Everybody decoding for itself is then faster than one after the other here.
             self._refuse(client, list(client.pending))
         return True
 
+    def _work(self, client: _Client, besides: set[int]) -> float:
+        """Seconds that decoding for a client may take."""
+        return len(client.pending.keys() - besides) * client.seconds_a_frame
+
     def _decode_for(self, fd: int, client: _Client) -> None:
         """Decode the next few frames that a client waits for, and give them to all who wait for them."""
-        chunk = sorted(client.pending)[:_CHUNK]
+        most = int(_CHUNK_S / client.seconds_a_frame) if client.seconds_a_frame > 0 else _CHUNK
+        slots = self._take_slots(sorted(client.pending)[: max(1, min(_CHUNK, most))])
+        if not slots:
+            self._refuse(client, list(client.pending))
+            return
         width, height = self._index.size
-        batch = np.empty((len(chunk), height, width, 3), np.uint8)
+        batch = np.empty((len(slots), height, width, 3), np.uint8)
         began = time.process_time()
         try:
-            self._decoder_of(fd).fill(batch, {number: [row] for row, number in enumerate(chunk)})
+            self._decoder_of(fd).fill(batch, {number: [row] for row, number in enumerate(slots)})
         except VideoError:
             # Which of them is damaged the client finds out by itself.
-            self._refuse(client, chunk)
+            for number in slots:
+                self._slots.give_back(number)
+            self._refuse(client, slots)
             return
-        seconds = (time.process_time() - began) / len(chunk)
+        seconds = (time.process_time() - began) / len(slots)
+        client.seconds_a_frame += 0.5 * (seconds - client.seconds_a_frame)
         self._seconds_a_frame += 0.2 * (seconds - self._seconds_a_frame)
-        pinned = {number for each in self._clients.values() for number in each.numbers if number not in each.pending}
-        for number, pixels in zip(chunk, batch, strict=True):
-            slot = self._slots.take(number, pinned)
-            if slot is None:
-                self._refuse(client, [number])
-                continue
+        for (number, slot), pixels in zip(slots.items(), batch, strict=True):
             at = self._slots_at + slot * self._slot_bytes
             self._memory[at : at + self._frame_bytes] = pixels.reshape(-1)
-            pinned.add(number)
-        self._answer(chunk)
+            self._stamped += 1
+            self._stamps[slot] = self._stamped << 32 | number + 1
+        self._answer(slots)
+
+    def _take_slots(self, numbers: list[int]) -> dict[int, int]:
+        """Frame number -> slot, for as many of the frames as there are slots that nobody copies from."""
+        now = time.monotonic()
+        pinned = {
+            number
+            for client in self._clients.values()
+            if client.pinned_until > now
+            for number in client.numbers
+            if number not in client.pending
+        }
+        slots: dict[int, int] = {}
+        for number in numbers:
+            slot = self._slots.take(number, pinned | slots.keys())
+            if slot is None:
+                break
+            # Not to be taken for the old frame from now on.
+            self._stamps[slot] = 0
+            slots[number] = slot
+        return slots
 
     def _decoder_of(self, fd: int) -> Decoder:
         """Every client has its own, as far as memory allows, which goes on where its last request ended."""
@@ -240,10 +309,11 @@ class FrameServer:
             self._tell(client, pairs)
 
     def _refuse(self, client: _Client, numbers: Iterable[int]) -> None:
-        self._tell(client, [(client.pending.pop(number), NOT_SERVED) for number in numbers])
+        self._tell(client, [(client.pending.pop(number), NOT_SERVED) for number in numbers if number in client.pending])
 
     def _tell(self, client: _Client, pairs: list[tuple[int, int]]) -> None:
         if pairs:
+            client.pinned_until = time.monotonic() + _PINNED_S
             words = [client.request, *(word for pair in pairs for word in pair)]
             try:
                 client.sock.send(np.array(words, WORD).tobytes())
@@ -267,8 +337,18 @@ def _to_pages(size: int) -> int:
     return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
-def run_decoder(sock: socket.socket) -> None:
-    """Serve one video in this process and never return; whoever is attached then reads for itself."""
+def run_decoder(sock: socket.socket, spool: int) -> None:
+    """Serve one video in this process and never return; whoever is attached then reads for itself.
+
+    Args:
+        sock: To the host.
+        spool: Where an episode's output would go; a decoder has none.
+    """
+    # The zygote's own output is shared by all its decoders.
+    os.close(spool)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(nowhere, fd)
     with contextlib.suppress(EOFError, OSError, VideoError):
         request, fds = receive_request(sock)
         if isinstance(request, Decode) and len(fds) == 2:

@@ -254,7 +254,7 @@ class Zygote:
             confine.confine(self._rung, request.confinement, str(home), self._readable)
             gc.enable()
             if request.decoder:
-                frame_server.run_decoder(sock)
+                frame_server.run_decoder(sock, spool)
             runtime.run_episode(sock, spool)
         except BaseException as error:  # noqa: BLE001 - a child must never run on into the zygote's loop
             with contextlib.suppress(OSError):
