@@ -22,17 +22,15 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import confine, figures, frame_server, kernel, memory, notebook, older_names, runtime, video
+from . import confine, figures, frame_server, kernel, notebook, older_names, runtime, video
 from .cleaning import empty_directory, remove_groups
 from .libraries import import_libraries
+from .memory_watch import Living, MemoryWatch
 from .slot_group import Pool, SlotGroup
-from .wire import PROTOCOL, Confinement, Exited, Failed, Grant, Hello, Kill, Load, Spawn, from_host_decoder, pack
+from .wire import PROTOCOL, Exited, Failed, Grant, Hello, Kill, Load, Spawn, from_host_decoder, pack
 
-_WATCH_MS = 250
 _MAX_DATAGRAM = 1 << 16
 _MOST_FDS = 4
-_WATCH_GROUPS_MS = 50
-_LOAD_STEP_MB = 32
 
 
 @dataclass
@@ -60,17 +58,6 @@ class Settings:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass
-class _Episode:
-    number: int
-    slot: Path
-    bounds: Confinement
-    memory_bytes: int
-    group: SlotGroup | None
-    cause: str | None = None
-    measure_at: float = 0.0
-
-
 class Zygote:
     """Forks, watches and buries episodes."""
 
@@ -79,11 +66,9 @@ class Zygote:
         self._settings = settings
         self._free = [Path(slot) for slot in settings.slots]
         self._groups: dict[Path, SlotGroup] = {}
-        self._pool: Pool | None = None
-        self._living: dict[int, _Episode] = {}
+        self._living: dict[int, Living] = {}
+        self._watch: MemoryWatch
         self._worker = Path(__file__).parent
-        self._told_mb = 0
-        self._tell_at = 0.0
 
     def start(self) -> None:
         """Import and warm everything, choose the confinement, greet the host.
@@ -110,9 +95,7 @@ class Zygote:
         self._readable = confine.runtime_paths(self._worker)
         gc.collect()
         gc.freeze()
-        self._inherited = memory.share_of(os.getpid(), 0) or 0
-        self._resident = memory.resident_by_root({os.getpid()})[os.getpid()][os.getpid()]
-        self._each_socket = memory.socket_bytes()
+        self._watch = MemoryWatch(self._living)
         self._tell(
             Hello(
                 protocol=PROTOCOL,
@@ -139,8 +122,8 @@ class Zygote:
         poll.register(wake_read, select.POLLIN)
         watched = 0.0
         while True:
-            interval = _WATCH_GROUPS_MS if self._groups else _WATCH_MS
-            ready = {fd for fd, _ in poll.poll(interval if self._living else None)}
+            interval_s = self._watch.interval_s
+            ready = {fd for fd, _ in poll.poll(1000 * interval_s if self._living else None)}
             if wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(wake_read, 4096)
@@ -150,8 +133,11 @@ class Zygote:
                 return
             if self._control.fileno() in ready and not self._obey():
                 return
-            if self._living and time.monotonic() - watched > interval / 1000:
-                self._watch_memory()
+            if self._living and time.monotonic() - watched > interval_s:
+                self._watch.look()
+                load_mb = self._watch.new_load_mb()
+                if load_mb is not None:
+                    self._tell(Load(load_mb))
                 watched = time.monotonic()
 
     def _obey(self) -> bool:
@@ -173,8 +159,9 @@ class Zygote:
                     os.kill(pid, signal.SIGKILL)
         elif isinstance(request, Grant):
             self._groups[Path(self._settings.slots[request.slot])] = SlotGroup(fds)
+            self._watch.by_groups = True
         else:
-            self._pool = Pool(fds, request.limit)
+            self._watch.pool = Pool(fds, request.limit)
         return True
 
     def _tell(self, message: Hello | Failed | Exited | Load) -> None:
@@ -188,7 +175,7 @@ class Zygote:
         slot = self._free.pop()
         group = self._groups.get(slot)
         bounds = request.confinement
-        memory_bytes = self._inherited + ((bounds.memory_mb + bounds.mapped_mb) << 20)
+        memory_bytes = self._watch.inherited + ((bounds.memory_mb + bounds.mapped_mb) << 20)
         try:
             if group is not None:
                 group.prepare(memory_bytes, bounds.disk_mb << 20)
@@ -197,7 +184,7 @@ class Zygote:
         except OSError as error:
             pid, reason = 0, f"no process could be started: {error.strerror}"
         if pid:
-            self._living[pid] = _Episode(request.episode, slot, bounds, memory_bytes, group)
+            self._living[pid] = Living(request.episode, slot, bounds, memory_bytes, group)
         else:
             self._clean(slot)
             self._tell(Exited(request.episode, reason))
@@ -234,8 +221,8 @@ class Zygote:
             for group in self._groups.values():
                 for private in group.fds:
                     os.close(private)
-            if self._pool is not None:
-                for private in self._pool.fds:
+            if self._watch.pool is not None:
+                for private in self._watch.pool.fds:
                     os.close(private)
             if self._rung.namespaces:
                 confine.enter_namespaces()
@@ -274,7 +261,7 @@ class Zygote:
             episode = self._living.pop(pid, None)
             if episode is not None:
                 if episode.group is not None and episode.cause is None and episode.group.exceeded:
-                    episode.cause = _greed(episode)
+                    episode.cause = episode.greed
                 self._clean(episode.slot)
                 used_s = usage.ru_utime + usage.ru_stime
                 cause = episode.cause or _cause(status, used_s, episode.bounds.cpu_seconds)
@@ -289,63 +276,6 @@ class Zygote:
             return
         self._free.append(slot)
 
-    def _watch_memory(self) -> None:
-        """Kill episodes whose processes together use more memory than they may."""
-        self._watch_groups()
-        watched = {pid for pid, episode in self._living.items() if episode.group is None}
-        families = memory.resident_by_root(watched) if watched else {}
-        self._tell_load(families)
-        # Pages in common count for each process here, and every descriptor as a socket, so this can only be too much.
-        suspects = [
-            root
-            for root, family in families.items()
-            if sum(resident + self._each_socket * memory.open_files(pid) for pid, resident in family.items())
-            > self._living[root].memory_bytes
-        ]
-        for pid in suspects:
-            episode = self._living[pid]
-            if time.monotonic() < episode.measure_at:
-                continue
-            began = time.process_time()
-            exceeded = memory.exceeds(pid, episode.memory_bytes, self._each_socket, self._resident)
-            # Exact figures are had by walking page tables: a quarter of the zygote's time goes into it, not more, and
-            # not less either, because nobody looks meanwhile.
-            episode.measure_at = time.monotonic() + 3 * len(suspects) * (time.process_time() - began)
-            if exceeded:
-                episode.cause = _greed(episode)
-                os.kill(pid, signal.SIGKILL)
-
-    def _watch_groups(self) -> None:
-        """End what the kernel has begun to kill, and the greediest episode before all slots together are full."""
-        alive = {pid: each for pid, each in self._living.items() if each.group is not None and each.cause is None}
-        for pid, episode in alive.items():
-            if episode.group is not None and episode.group.exceeded:
-                # The kernel took one of its processes; what is left of it is not what its code believes.
-                episode.cause = _greed(episode)
-                os.kill(pid, signal.SIGKILL)
-        # The host has seen to it that code which wants more than there is waits, instead of having the kernel choose.
-        if self._pool is None or not self._pool.crowded or any(each.cause for each in self._living.values()):
-            return  # those that are dying give theirs back in a moment
-        held = {pid: each.group.held for pid, each in alive.items() if each.group is not None}
-        greediest = max(held, key=lambda pid: held[pid], default=None)
-        if greediest is not None:
-            self._living[
-                greediest
-            ].cause = f"memory was short in its worker, and it held most of it: {held[greediest] >> 20} MiB"
-            os.kill(greediest, signal.SIGKILL)
-
-    def _tell_load(self, families: dict[int, dict[int, int]]) -> None:
-        """Let the host know how much its episodes hold beyond what every fork of this process shares."""
-        if time.monotonic() < self._tell_at:
-            return
-        self._tell_at = time.monotonic() + _WATCH_MS / 1000
-        own = sum(max(0, size - self._resident) for family in families.values() for size in family.values())
-        if self._pool is not None:
-            own += self._pool.held
-        if abs((own >> 20) - self._told_mb) >= _LOAD_STEP_MB:
-            self._told_mb = own >> 20
-            self._tell(Load(self._told_mb))
-
     def end(self) -> None:
         """Kill what still lives, and leave nothing on the disk."""
         for pid in self._living:
@@ -357,10 +287,6 @@ class Zygote:
             os.rmdir(self._settings.scratch)
         if self._settings.groups is not None:
             remove_groups(Path(self._settings.groups))
-
-
-def _greed(episode: _Episode) -> str:
-    return f"its processes used more than {episode.bounds.memory_mb} MiB of memory"
 
 
 def _cause(status: int, used_s: float, bound_s: int) -> str:
