@@ -101,6 +101,9 @@ AF_UNIX, SOCK_STREAM, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET = 1, 1, 2, 3, 5
 CLONE_THREAD = 0x10000
 _CLONE_NEW = (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
 _CLONE_PARENT = 0x8000
+OWN_NAMESPACES = 0x10000000 | 0x20000000 | 0x40000000 | 0x8000000 | 0x4000000
+"""User, pid, network, ipc, uts: what the zygote puts an episode into."""
+
 FORBIDDEN_CLONE = (*_CLONE_NEW, _CLONE_PARENT)
 """New namespaces, and children that count as the zygote's own."""
 
@@ -257,13 +260,14 @@ PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 def container_rules() -> list[Rule]:
     """Every rule of the container profile: what episodes may do, plus what the trusted zygote needs.
 
-    It is narrower than what engines allow by default but for ``unshare``: no io_uring, System V IPC, ptrace, keyrings
-    or sockets other than local ones.
+    It is narrower than what engines allow by default but for new namespaces: no io_uring, System V IPC, ptrace,
+    keyrings or sockets other than local ones.
     """
     allowed = [name for table in (EPISODE, ZYGOTE) for names in table.values() for name in names.split()]
     mask = sum(_CLONE_NEW)
     rules = [Rule(name) for name in allowed]
     rules += [Rule("clone3", error=errno.ENOSYS), Rule("clone", (Test(0, 0, mask),))]
+    rules += [Rule("clone", (Test(0, OWN_NAMESPACES, mask),))]
     rules += [Rule("socket", (Test(0, AF_UNIX, _ALL),))]
     rules += [Rule("socket", (Test(0, AF_UNIX, negate=True),), errno.EACCES)]
     rules += [Rule("personality", (Test(0, value),)) for value in PERSONALITIES]

@@ -184,13 +184,56 @@ def test_whoever_got_least_is_served_and_keeps_its_turn_for_a_while(tmp_path: Pa
         greedy.turn_s, modest.turn_s = 3.0, 1.0
         greedy.pending[5] = modest.pending[6] = 0
         assert server._whose_turn() is modest
-        modest.turn_s += frame_server._TURN_S / 2
-        greedy.turn_s = 0.0
+        modest.turn_s = greedy.turn_s + frame_server._TURN_S / 2
         assert server._whose_turn() is modest, "its turn is not over"
-        modest.turn_s += frame_server._TURN_S
+        modest.turn_s = greedy.turn_s + 2 * frame_server._TURN_S
         assert server._whose_turn() is greedy
         greedy.pending.clear()
         assert server._whose_turn() is modest
+
+
+def test_what_several_wait_for_is_decoded_once_and_paid_by_all_of_them(
+    tmp_path: Path, desk_of: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = desk_of(x264_clip(tmp_path / "v.mp4"))
+    gate = threading.Event()
+    decode = desk.server._decode_for
+    monkeypatch.setattr(desk.server, "_decode_for", lambda *args: (gate.wait(30), decode(*args)))
+    readers = [desk.reader() for _ in range(4)]
+    wanted = list(range(3, 90, 7))
+    with ThreadPoolExecutor(4) as threads:
+        batches = [threads.submit(reader.get_batch, wanted) for reader in readers]
+        time.sleep(0.5)  # most of them have asked by now; whoever has not finds the frames there
+        gate.set()
+        assert all([read_number(frame) for frame in batch.result(60)] == wanted for batch in batches)
+    assert len(desk.server._decoders) == 1
+    used = sorted(client.used_s for client in desk.server._clients.values())
+    assert len(used) == 4
+    assert used[-1] < 0.9 * sum(used), "one paid for all"
+
+
+def test_a_frame_is_paid_by_those_who_wait_for_it_and_turns_bound_what_is_ahead(tmp_path: Path) -> None:
+    host, theirs = socket.socketpair()
+    ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with host, theirs, ours, peer, x264_clip(tmp_path / "v.mp4").open("rb") as video:
+        ours.setblocking(False)
+        server = FrameServer(theirs, video.fileno(), mmap.mmap(-1, 16 << 20), client_cpu_s=60)
+        greedy, modest = frame_server._Client(host, 0.1), frame_server._Client(ours, 0.1)
+        server._clients = {1: greedy, 2: modest, **{fd: frame_server._Client(host, 0.1) for fd in range(3, 20)}}
+        greedy.pending.update(dict.fromkeys(range(4), 0))
+        modest.pending.update({3: 0})
+        assert server._shares([0, 1, 2, 3]) == {1: 0.875, 2: 0.125}
+        # A few frames are served although one peer waits for many and others have come who wait for none.
+        greedy.pending.update(dict.fromkeys(range(40), 0))
+        peer.send(np.array([1, 50, 51], WORD).tobytes())
+        assert server._hear(modest)
+        assert list(modest.pending) == [50, 51]
+        # Many are not when many others have to be decoded first.
+        for fd in range(3, 8):
+            server._clients[fd].pending.update({60 + fd: 0, 70 + fd: 0, 80 + fd: 0})
+        peer.send(np.array([2, *range(41, 56)], WORD).tobytes())
+        assert server._hear(modest)
+        assert not modest.pending
 
 
 def test_a_reader_waits_so_long_in_its_life_and_no_longer(

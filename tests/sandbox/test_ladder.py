@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+import seccomp_tables as tables
 from workers import is_running, wait_until
 
 from pyvision_env.config import Limits, SandboxConfig
@@ -28,6 +29,7 @@ if sys.argv[1] == 'refuse':
     import pyseccomp
     refused = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
     refused.add_rule(pyseccomp.ERRNO(1), 'unshare')
+    refused.add_rule(pyseccomp.ERRNO(1), 'clone', pyseccomp.Arg(0, pyseccomp.MASKED_EQ, 0x10000000, 0x10000000))
     refused.load()
 from pyvision_env.config import Limits
 from pyvision_env.sandbox import make_sandbox
@@ -124,13 +126,25 @@ def test_an_ordinary_user_gets_the_full_confinement(tmp_path: Path) -> None:
     assert outcome["last"][3].startswith("ProcessLookupError")
 
 
-class WithoutUnshare(DockerLauncher):
-    """Containers of an engine whose profile or host refuses user namespaces."""
+REFUSALS = {
+    "unshare": ('"unshare"', '"vhangup"'),
+    "clone": (f'"valueTwo": {tables.OWN_NAMESPACES}', '"valueTwo": 33554432'),
+}
+
+
+class Refusing(DockerLauncher):
+    """Containers of an engine whose profile refuses one or both ways to user namespaces."""
+
+    def __init__(self, config: SandboxConfig, *refused: str, strict: bool = False) -> None:
+        super().__init__(config, strict)
+        self._refused = refused
 
     def _options(self, name: str, directory: Path) -> dict[str, Any]:
         options = super()._options(name, directory)
-        security = [option.replace('"unshare"', '"vhangup"') for option in options["security_opt"]]
-        assert security != options["security_opt"]
+        security = options["security_opt"]
+        for allowed, other in (REFUSALS[call] for call in self._refused):
+            assert any(allowed in option for option in security)
+            security = [option.replace(allowed, other) for option in security]
         return {**options, "security_opt": security}
 
 
@@ -138,8 +152,18 @@ class WithoutUnshare(DockerLauncher):
 def bare(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     request.getfixturevalue("sandbox_image")
     config = SandboxConfig(kind="docker", containers=1, episodes_per_container=4, processes=16)
-    with Sandbox(WithoutUnshare(config, strict=False), config, SHORT) as sandbox:
+    with Sandbox(Refusing(config, "unshare", "clone"), config, SHORT) as sandbox:
         yield sandbox
+
+
+@pytest.mark.docker
+@pytest.mark.usefixtures("sandbox_image")
+@pytest.mark.parametrize("refused", ["unshare", "clone"])
+def test_either_way_to_namespaces_will_do(refused: str) -> None:
+    config = SandboxConfig(kind="docker", containers=1, episodes_per_container=2)
+    with Sandbox(Refusing(config, refused), config, SHORT) as sandbox, sandbox.open() as episode:
+        assert sandbox.isolation.rung == "userns+landlock"
+        assert episode.run("import os; print(os.getpid(), os.fork() >= 0)").text.startswith("1 True\n")
 
 
 @pytest.mark.docker
@@ -182,7 +206,7 @@ print(len(threads))
 @pytest.mark.usefixtures("sandbox_image")
 def test_a_strict_container_without_namespaces_serves_one_episode() -> None:
     config = SandboxConfig(kind="docker-strict", containers=1, episodes_per_container=2, warm=0)
-    with Sandbox(WithoutUnshare(config, strict=True), config, SHORT) as sandbox:
+    with Sandbox(Refusing(config, "unshare", "clone", strict=True), config, SHORT) as sandbox:
         assert sandbox.isolation.rung == "landlock"
         with sandbox.open() as episode:
             assert episode.run("print('served')").text == "served\n"
@@ -196,6 +220,7 @@ from pyvision_env.sandbox import make_sandbox
 refused = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
 for name in ('unshare', 'landlock_create_ruleset', 'seccomp'):
     refused.add_rule(pyseccomp.ERRNO(1), name)
+refused.add_rule(pyseccomp.ERRNO(1), 'clone', pyseccomp.Arg(0, pyseccomp.MASKED_EQ, 0x10000000, 0x10000000))
 refused.add_rule(pyseccomp.ERRNO(1), 'prctl', pyseccomp.Arg(0, pyseccomp.EQ, 22))
 refused.load()
 with make_sandbox('local', containers=1) as sandbox:

@@ -28,7 +28,7 @@ WORKER = Path(local.__file__).parent / "worker"
 MASK = """
 
 _offered = landlock_abi
-_unshare = unshare
+_unshare, _clone = unshare, clone
 
 
 def landlock_abi():
@@ -39,6 +39,12 @@ def unshare(flags):
     if not {namespaces} and flags & CLONE_NEWUSER:
         raise OSError(28, "unshare: No space left on device")  # what user.max_user_namespaces=0 gives
     _unshare(flags)
+
+
+def clone(flags):
+    if not {namespaces} and flags & CLONE_NEWUSER:
+        raise OSError(28, "clone: No space left on device")
+    return _clone(flags)
 """
 
 

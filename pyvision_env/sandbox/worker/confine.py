@@ -36,10 +36,21 @@ class ConfinementError(Exception):
 
 @dataclass(frozen=True)
 class Rung:
-    """How episodes are confined on this host."""
+    """How episodes are confined on this host.
+
+    Attributes:
+        name: What the isolation report calls it.
+        namespaces: Of its own for each episode.
+        clones: One ``clone`` makes them, where other hosts take ``unshare`` and a second fork.
+        landlock: The kernel's own restriction of files.
+        seccomp: Name of the filter, if there is one.
+        guarantees: What code cannot do or reach.
+        notes: What this host cannot give and why.
+    """
 
     name: str
     namespaces: bool
+    clones: bool
     landlock: bool
     seccomp: str | None
     guarantees: dict[str, bool]
@@ -60,7 +71,8 @@ def choose_rung(*, private_root: bool, single: bool, quota: bool, unconfined: bo
     """
     notes = []
     alone = single and private_root
-    namespaces = _allowed(_try_namespaces)
+    clones = _allowed(_try_clone)
+    namespaces = clones or _allowed(_try_namespaces)
     landlock = kernel.landlock_abi() > 0
     seccomp = _allowed(_try_seccomp)
     if not namespaces:
@@ -80,7 +92,9 @@ def choose_rung(*, private_root: bool, single: bool, quota: bool, unconfined: bo
             ("network", "host_files", "other_episodes", "signals", "processes", "syscalls", "disk", "private_root"),
             False,
         )
-        return Rung("none", False, False, None, guarantees, (*notes, "model-written code runs with the host's rights"))
+        return Rung(
+            "none", False, False, False, None, guarantees, (*notes, "model-written code runs with the host's rights")
+        )
     else:
         raise ConfinementError("this host allows no confinement of an episode: " + "; ".join(notes))
     guarantees = {
@@ -93,7 +107,7 @@ def choose_rung(*, private_root: bool, single: bool, quota: bool, unconfined: bo
         "disk": quota,
         "private_root": private_root,
     }
-    return Rung(name, namespaces, landlock, blob, guarantees, tuple(notes))
+    return Rung(name, namespaces, clones, landlock, blob, guarantees, tuple(notes))
 
 
 def _allowed(attempt: Callable[[], None]) -> bool:
@@ -113,12 +127,38 @@ def _try_seccomp() -> None:
     kernel.load_seccomp(kernel.filter_blob("base"))
 
 
+def _try_clone() -> None:
+    pid = clone_into_namespaces()
+    if pid == 0:
+        os._exit(0)
+    if os.waitpid(pid, 0)[1] != 0:
+        raise OSError("a process in namespaces of its own did not end well")
+
+
 def _try_namespaces() -> None:
     enter_namespaces()
     pid = os.fork()
     if pid == 0:
         os._exit(0)
     os.waitpid(pid, 0)
+
+
+def clone_into_namespaces() -> int:
+    """As ``os.fork``; the child is in namespaces of its own, and ends at once where it cannot be known in them.
+
+    Raises:
+        OSError: The kernel refuses them, or refuses them in this way.
+    """
+    uid, gid = os.getuid(), os.getgid()
+    pid = kernel.clone(_NAMESPACES)
+    if pid == 0:
+        try:
+            kernel.map_current_user(uid, gid, uid, gid)
+        except BaseException as error:  # noqa: BLE001 - a child must never run on as its parent
+            with contextlib.suppress(OSError):
+                os.write(2, f"user of an episode: {type(error).__name__}: {error}\n".encode())
+            os._exit(1)
+    return pid
 
 
 def enter_namespaces() -> None:

@@ -18,7 +18,7 @@ import select
 import socket
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 import numpy as np
@@ -133,7 +133,6 @@ class FrameServer:
         self._clients: dict[int, _Client] = {}
         self._decoders: OrderedDict[int, Decoder] = OrderedDict()
         self._turn: _Client | None = None
-        self._turn_ends_s = 0.0
         self._seconds_a_frame = 0.0
 
     def serve(self) -> None:
@@ -150,24 +149,19 @@ class FrameServer:
                 elif not self._hear(self._clients[fd]):
                     self._detach(fd, poll)
                 else:
-                    self._charge(fd, began, poll)
+                    self._charge({fd: 1.0}, began, poll)
             client = self._whose_turn()
             if client is not None:
-                began = time.process_time()
-                fd = client.sock.fileno()
-                self._decode_for(fd, client)
-                self._charge(fd, began, poll)
+                self._decode_for(client, poll)
 
     def _whose_turn(self) -> _Client | None:
-        """Of those who wait the one that got the least, for long enough to make use of its decoder."""
+        """Of those who wait the one that got the least; who has begun goes on until another is far behind."""
         waiting = [client for client in self._clients.values() if client.pending]
+        least = min(waiting, key=lambda client: client.turn_s, default=None)
         present = self._turn
-        if not waiting:
-            return None
-        if present is None or present not in waiting or present.turn_s >= self._turn_ends_s:
-            present = self._turn = min(waiting, key=lambda client: client.turn_s)
-            self._turn_ends_s = present.turn_s + _TURN_S
-        return present
+        if least is None or present not in waiting or present.turn_s - least.turn_s > _TURN_S:
+            self._turn = least
+        return self._turn
 
     def _attach(self, poll: select.poll) -> bool:
         try:
@@ -202,13 +196,21 @@ class FrameServer:
         if decoder is not None:
             decoder.close()
 
-    def _charge(self, fd: int, began: float, poll: select.poll) -> None:
-        client = self._clients[fd]
+    def _charge(self, shares: Mapping[int, float], began: float, poll: select.poll) -> None:
+        """Lay the processor time since ``began`` to the accounts of those it was spent for.
+
+        Args:
+            shares: Descriptor of a client -> its part of the whole.
+            began: ``time.process_time()``.
+            poll: Where clients whose account is overdrawn are left out from now on.
+        """
         seconds = time.process_time() - began
-        client.used_s += seconds
-        client.turn_s += seconds
-        if client.used_s > self._client_cpu_s:
-            self._detach(fd, poll)
+        for fd, share in shares.items():
+            client = self._clients[fd]
+            client.used_s += share * seconds
+            client.turn_s += share * seconds
+            if client.used_s > self._client_cpu_s:
+                self._detach(fd, poll)
 
     def _hear(self, client: _Client) -> bool:
         """Take a client's next request in place of its last one; False if it has gone or talks nonsense."""
@@ -232,27 +234,29 @@ class FrameServer:
         client.pending = OrderedDict((number, place) for place, number in enumerate(numbers))
         there = [number for number in numbers if self._slots.find(number) is not None]
         self._answer(there)
-        own = self._work(client, set())
-        ahead = (min(own, self._work(other, set(numbers))) for other in self._clients.values() if other is not client)
-        if sum(ahead) > _MOST_WAIT_S:
+        own, ahead, counted = len(client.pending) * client.seconds_a_frame, 0.0, set(numbers)
+        for other in self._clients.values():
+            theirs = other.pending.keys() - counted
+            counted |= theirs
+            # Turns are even: for none of the others more is done meanwhile than for this one.
+            ahead += min(own, len(theirs) * other.seconds_a_frame)
+        if ahead > _MOST_WAIT_S:
             # Everybody decoding for itself is then faster than one after the other here.
             self._refuse(client, list(client.pending))
         return True
 
-    def _work(self, client: _Client, besides: set[int]) -> float:
-        """Seconds that decoding for a client may take."""
-        return len(client.pending.keys() - besides) * client.seconds_a_frame
-
-    def _decode_for(self, fd: int, client: _Client) -> None:
+    def _decode_for(self, client: _Client, poll: select.poll) -> None:
         """Decode the next few frames that a client waits for, and give them to all who wait for them."""
+        began, fd = time.process_time(), client.sock.fileno()
         most = int(_CHUNK_S / client.seconds_a_frame) if client.seconds_a_frame > 0 else _CHUNK
         slots = self._take_slots(sorted(client.pending)[: max(1, min(_CHUNK, most))])
         if not slots:
             self._refuse(client, list(client.pending))
+            self._charge({fd: 1.0}, began, poll)
             return
+        shares = self._shares(slots)
         width, height = self._index.size
         batch = np.empty((len(slots), height, width, 3), np.uint8)
-        began = time.process_time()
         try:
             self._decoder_of(fd).fill(batch, {number: [row] for row, number in enumerate(slots)})
         except VideoError:
@@ -260,6 +264,7 @@ class FrameServer:
             for number in slots:
                 self._slots.give_back(number)
             self._refuse(client, slots)
+            self._charge({fd: 1.0}, began, poll)
             return
         seconds = (time.process_time() - began) / len(slots)
         client.seconds_a_frame += 0.5 * (seconds - client.seconds_a_frame)
@@ -270,6 +275,16 @@ class FrameServer:
             self._stamped += 1
             self._stamps[slot] = self._stamped << 32 | number + 1
         self._answer(slots)
+        self._charge(shares, began, poll)
+
+    def _shares(self, numbers: Collection[int]) -> dict[int, float]:
+        """Who waits for these frames, by descriptor, and for which part of them: who wait for one divide it."""
+        shares: dict[int, float] = {}
+        for number in numbers:
+            waiting = [fd for fd, client in self._clients.items() if number in client.pending]
+            for fd in waiting:
+                shares[fd] = shares.get(fd, 0.0) + 1 / (len(numbers) * len(waiting))
+        return shares
 
     def _take_slots(self, numbers: list[int]) -> dict[int, int]:
         """Frame number -> slot, for as many of the frames as there are slots that nobody copies from."""

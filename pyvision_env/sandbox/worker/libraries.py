@@ -23,6 +23,11 @@ _LIBRARIES = {
 def import_libraries() -> dict[str, str]:
     """Import what is there and say which versions; a library that is missing is simply not offered."""
     versions = {}
+    # Where pandas is installed some of them load it, and that loads this, whose allocator keeps a thread of its own: a
+    # process with threads forks at twice the cost.
+    hidden = "pyarrow" not in sys.modules
+    if hidden:
+        sys.modules["pyarrow"] = None  # type: ignore[assignment]
     for name, submodules in _LIBRARIES.items():
         try:
             module = importlib.import_module(name)
@@ -31,6 +36,8 @@ def import_libraries() -> dict[str, str]:
         except ImportError:
             continue
         versions[name] = str(getattr(module, "__version__", "?"))
+    if hidden:
+        sys.modules.pop("pyarrow", None)
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(1)
     from PIL import Image

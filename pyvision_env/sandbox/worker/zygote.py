@@ -191,6 +191,13 @@ class Zygote:
 
     def _fork(self, request: Spawn, slot: Path, fd: int) -> int:
         """The episode's process, a child of ours; 0 if its namespaces were refused."""
+        if self._rung.clones:
+            with contextlib.suppress(OSError):
+                pid = confine.clone_into_namespaces()
+                if pid == 0:
+                    self._become_episode(request, slot, fd, None)
+                return pid
+        # Where an engine's profile knows unshare only, the kernel tells less (gVisor), or a library has threads.
         read, write = os.pipe2(os.O_CLOEXEC)
         try:
             pid = os.fork()
@@ -207,14 +214,14 @@ class Zygote:
             return int(told or 0)
         return pid
 
-    def _become_episode(self, request: Spawn, slot: Path, fd: int, write: int) -> None:
+    def _become_episode(self, request: Spawn, slot: Path, fd: int, write: int | None) -> None:
         """In the child: confine and serve; never returns."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             if slot in self._groups:
-                # First of all: what is touched from now on is counted there.
+                # Before anything else: what is touched from now on is counted there.
                 self._groups[slot].enter()
             for private in self._private:
                 os.close(private)
@@ -224,13 +231,14 @@ class Zygote:
             if self._watch.pool is not None:
                 for private in self._watch.pool.fds:
                     os.close(private)
-            if self._rung.namespaces:
-                confine.enter_namespaces()
-                pid = os.fork()
-                if pid:
-                    os.write(write, str(pid).encode())
-                    os._exit(0)
-            os.close(write)
+            if write is not None:
+                if self._rung.namespaces:
+                    confine.enter_namespaces()
+                    pid = os.fork()
+                    if pid:
+                        os.write(write, str(pid).encode())
+                        os._exit(0)
+                os.close(write)
             sock = socket.socket(fileno=os.dup(fd))
             os.close(fd)
             spool = os.open(slot / ".output", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
