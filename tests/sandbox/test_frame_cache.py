@@ -217,7 +217,7 @@ def test_a_decoder_that_does_not_read_is_ended_and_keeps_nobody_waiting(
             # Each notices that what the one before it sent lies there unread.
             with local.open(videos=[clip]) as later:
                 assert read(later, [number]) == [number]
-        assert not decoder.is_running() or wait_until(lambda: not decoder.is_running(), 30)
+        assert wait_until(lambda: not decoder.is_running(), 30)
         with local.open(videos=[clip]) as last:
             assert last.run("print(video_clue_0._footage.decoded_by)").text == "None\n"
 

@@ -20,6 +20,7 @@ from pyvision_env.sandbox.worker.footage import Footage
 from pyvision_env.sandbox.worker.frame_client import NOT_SERVED, WORD, FrameClient
 from pyvision_env.sandbox.worker.frame_server import FrameServer
 from pyvision_env.sandbox.worker.video import DescriptorFile, VideoError, VideoReader
+from tests.sandbox.workers import wait_until
 from tests.video.barcode_clips import (
     HEIGHT,
     VFR_GAPS_MS,
@@ -203,7 +204,9 @@ def test_what_several_wait_for_is_decoded_once_and_paid_by_all_of_them(
     wanted = list(range(3, 90, 7))
     with ThreadPoolExecutor(4) as threads:
         batches = [threads.submit(reader.get_batch, wanted) for reader in readers]
-        time.sleep(0.5)  # most of them have asked by now; whoever has not finds the frames there
+        clients = [reader._footage.decoded_by for reader in readers]
+        assert wait_until(lambda: all(client is not None and client._request for client in clients), 30)
+        time.sleep(0.2)  # from having counted a request to having sent it
         gate.set()
         assert all([read_number(frame) for frame in batch.result(60)] == wanted for batch in batches)
     assert len(desk.server._decoders) == 1
